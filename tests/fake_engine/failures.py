@@ -1,0 +1,127 @@
+"""How a failure looks in the log: the cause where it struck, then what the processes above say of it. Pure.
+
+`in` of a failure's texts says who prints its traceback: "core" the engine core; "rank" the workers where there
+are worker processes, else the engine core; "api" the API server; "runtime" the engine core while serving;
+"nobody" is a death without a word.
+"""
+
+from __future__ import annotations
+
+from .texts import STDERR, STDOUT, Speech
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    Lines = list[tuple[int, str]]
+    Entry = dict[str, list[str]]
+
+HEAD = "Traceback (most recent call last):"
+CHAIN = ("", "The above exception was the direct cause of the following exception:", "")
+EARLY = ("init", "load")
+"""Phases in which a worker process dies of its failure; later ones answer a call with it."""
+
+
+def phase_of(speech: Speech, kind: str) -> str:
+    """Give the phase at which vLLM itself fails so; raise KeyError if this version has no text for it."""
+    return speech.texts.failure(kind, speech.flags)["at"][0]
+
+
+def cause(speech: Speech, kind: str) -> Lines:
+    """Give the lines of the process that failed, the decisive one among them."""
+    entry = speech.texts.failure(kind, speech.flags)
+    where = entry["in"][0]
+    if where == "nobody":
+        return []
+    if where == "api":
+        return _plain(speech, "api_traceback", traceback(speech, entry))
+    said = [line for template in entry.get("before", ()) for line in speech.line(template)]
+    if where == "rank" and _has_workers(speech):
+        return said + _worker_died(speech, entry)
+    return said + _core_died(speech, "runtime" if where == "runtime" else "core", traceback(speech, entry))
+
+
+def aftermath(speech: Speech, kind: str) -> Lines:
+    """Give what is printed after the cause: the engine core's own end and the API server's traceback."""
+    entry = speech.texts.failure(kind, speech.flags)
+    where, style = entry["in"][0], speech.texts.style
+    if where in ("nobody", "api"):
+        return []
+    if where == "runtime":
+        return speech.phase("engine_dead")
+    said: Lines = []
+    body = traceback(speech, entry)
+    if where == "rank" and _has_workers(speech):
+        said, body = _core_blames_worker(speech, entry)
+    if style["process_died"]:
+        own = [style["process_died"], HEAD, *escaped(speech.texts.traceback(["process"])), *body[1:]]
+        said += _plain(speech, "process", own)
+    if style["nccl"]:
+        said.append((STDERR, style["nccl"]))
+    return said + _plain(
+        speech, "api_traceback", traceback(speech, speech.texts.failure("api", speech.flags))
+    )
+
+
+def traceback(speech: Speech, entry: Entry, since: str = "", first: str = "") -> list[str]:
+    """Give a failure's traceback as templates, with its cause's if it has one.
+
+    With `since`, the frames before the first one in that folder are replaced by the chunk `first`.
+    """
+    lines: list[str] = []
+    for frames, text in (("cause_frames", "cause"), ("frames", "text")):
+        if text in entry:
+            chunks = entry.get(frames, [""])[0].split()
+            own = speech.texts.traceback([first]) if first else []
+            own += speech.texts.traceback(chunks, since)
+            lines += [*(CHAIN if lines else ()), HEAD, *escaped(own), *entry[text]]
+    return lines
+
+
+def escaped(lines: list[str]) -> list[str]:
+    """Give lines as templates that stand for themselves."""
+    return [line.replace("{", "{{").replace("}", "}}") for line in lines]
+
+
+def _has_workers(speech: Speech) -> bool:
+    return speech.ranks > 1 or speech.texts.style["single"] == "single_worker"
+
+
+def _plain(speech: Speech, role: str, lines: list[str]) -> Lines:
+    return [(STDERR, speech.prefix(role) + speech.fill(line)) for line in lines]
+
+
+def _core_died(speech: Speech, what: str, body: list[str]) -> Lines:
+    style = speech.texts.style
+    lines = [style[f"{what}_died"], *body]
+    if not style[f"{what}_error"]:
+        return _plain(speech, "core", lines)
+    return [(STDOUT, speech.logged("core", "ERROR", style[f"{what}_error"], line)) for line in lines]
+
+
+def _worker_died(speech: Speech, entry: Entry) -> Lines:
+    style = speech.texts.style
+    early = entry["at"][0] in EARLY
+    begin = "worker_start" if early else "worker_loop"
+    known = f"frames {begin}" in speech.texts.sections
+    body = traceback(speech, entry, "/worker/", begin) if known else traceback(speech, entry)
+    speech.values["worker_text"] = _message(speech, entry)
+    return [
+        (STDOUT, speech.logged("worker", "ERROR", style["worker_error"], line, rank))
+        for rank in range(speech.ranks)
+        for line in [style["worker_died" if early else "worker_hit"], *body]
+    ]
+
+
+def _core_blames_worker(speech: Speech, entry: Entry) -> tuple[Lines, list[str]]:
+    """Give what the engine core logs about its worker, and that traceback for its own end."""
+    name = "worker" if entry["at"][0] in EARLY else "worker_call"
+    if f"failure {name}" not in speech.texts.sections:
+        body = traceback(speech, entry)
+        return _core_died(speech, "core", body), body
+    speech.values["worker_text"] = _message(speech, entry)
+    body = traceback(speech, speech.texts.failure(name, speech.flags))
+    return _core_died(speech, "core", body), body
+
+
+def _message(speech: Speech, entry: Entry) -> str:
+    """Give an exception's text without its type."""
+    return speech.fill(entry["text"][0]).partition(": ")[2]

@@ -1,0 +1,174 @@
+"""The processes below the leader: forked, titled, detached, deaf, holding a pipe or a port.
+
+Every one of them registers itself in the ledger before the leader goes on, so that no test can look too early.
+Must not print and must not decide.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from contextlib import suppress
+
+from .behaviours import Child, DoubleFork, HoldPipe, HoldPort, IgnoreSigterm, Worker
+from .ledger import stat_fields
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from typing import NoReturn
+
+    from .ledger import Ledger
+    from .scenario import Outcome
+
+STOPS = (signal.SIGTERM, signal.SIGINT)
+FIRST_FREE_FD, LAST_FD = 3, 256
+BARE = "import signal\nwhile True:\n    signal.pause()\n"
+
+
+class Family:
+    """The processes of one start; `core` and `workers` are those that the leader ends with itself."""
+
+    def __init__(self, ledger: Ledger, outcome: Outcome) -> None:
+        self.ledger = ledger
+        self.outcome = outcome
+        self.core = 0
+        self.workers: tuple[int, ...] = ()
+        ignore = outcome.find(IgnoreSigterm)
+        self.deaf = () if ignore is None else STOPS if ignore.sigint else STOPS[:1]
+
+    def grow(self, listening: int) -> None:
+        """Start what belongs to the engine core's initialisation; `listening` is the bound socket."""
+        worker = self.outcome.find(Worker)
+        if self.outcome.find(Child) or worker:
+            self.start_core(worker.count if worker else 0)
+        pipe = self.outcome.find(HoldPipe)
+        if pipe:
+            self._grandchild("hold_pipe", setsid=pipe.setsid, deaf=pipe.ignore_sigterm)
+        port = self.outcome.find(HoldPort)
+        if port:
+            self._grandchild("hold_port", setsid=port.setsid, deaf=port.ignore_sigterm, keep=listening)
+
+    def start_core(self, workers: int = 0) -> None:
+        """Start the engine core, with workers below it, once."""
+        if self.core:
+            return
+
+        def below() -> list[int]:
+            return [self._fork(f"worker{rank}", f"VLLM::Worker_TP{rank}")[0] for rank in range(workers)]
+
+        self.core, *rest = self._fork("core", "VLLM::EngineCore", inside=below)
+        self.workers = tuple(rest)
+
+    def detach(self, behaviour: DoubleFork) -> None:
+        """Start a process that leaves the leader's session and parent."""
+        everything = (*STOPS, signal.SIGHUP)
+        self._fork(
+            "double_fork",
+            "",
+            detach=True,
+            deaf=everything,
+            quiet=not behaviour.keep_output,
+            bare=behaviour.clear_env,
+        )
+
+    def end(self) -> None:
+        """Kill the engine core and the workers, as vLLM's own shutdown does, and reap the core."""
+        for pid in (*self.workers, self.core):
+            if pid:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+        if self.core:
+            with suppress(ChildProcessError):
+                os.waitpid(self.core, 0)
+        self.core, self.workers = 0, ()
+
+    def _grandchild(self, role: str, *, setsid: bool, deaf: bool, keep: int = -1) -> None:
+        """Start a process whose parent is gone at once, in the leader's session unless `setsid`."""
+        stops = STOPS if deaf else self.deaf
+        self._fork(role, "", detach=setsid, orphan=True, deaf=stops, quiet=role == "hold_port", keep=keep)
+
+    def _fork(
+        self,
+        role: str,
+        title: str,
+        *,
+        inside: Callable[[], list[int]] = list,
+        detach: bool = False,
+        orphan: bool = False,
+        deaf: Sequence[int] | None = None,
+        quiet: bool = False,
+        bare: bool = False,
+        keep: int = -1,
+    ) -> list[int]:
+        """Fork; give the pids of the process that stays and of those it started, all registered."""
+        signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
+        reading, writing = os.pipe()
+        first = os.fork()
+        if first:
+            os.close(writing)
+            told = _drain(reading)
+            if detach or orphan:
+                os.waitpid(first, 0)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)
+            return [int(pid) for pid in told.split()]
+        try:
+            if detach:
+                os.setsid()
+            if (detach or orphan) and os.fork():
+                os._exit(0)
+            self._settle(self.deaf if deaf is None else deaf, quiet=quiet, keep=(keep, writing))
+            self.ledger.register(role)
+            if title:
+                retitle(title)
+            os.write(writing, " ".join(str(pid) for pid in (os.getpid(), *inside())).encode())
+            os.close(writing)
+            _live(bare=bare)
+        finally:
+            os._exit(70)
+
+    def _settle(self, deaf: Sequence[int], *, quiet: bool, keep: tuple[int, int]) -> None:
+        for number in (*STOPS, signal.SIGHUP):
+            signal.signal(number, signal.SIG_IGN if number in deaf else signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)
+        for handle in range(FIRST_FREE_FD, LAST_FD):
+            if handle not in keep:
+                with suppress(OSError):
+                    os.close(handle)
+        if keep[0] >= 0:
+            import socket
+
+            socket.socket(fileno=os.dup(keep[0])).listen(16)
+        if quiet:
+            nothing = os.open(os.devnull, os.O_RDWR)
+            for handle in (0, 1, 2):
+                os.dup2(nothing, handle)
+            os.close(nothing)
+
+
+def _drain(handle: int) -> bytes:
+    told = b""
+    while chunk := os.read(handle, 4096):
+        told += chunk
+    os.close(handle)
+    return told
+
+
+def _live(*, bare: bool) -> NoReturn:
+    if bare:
+        import sys
+
+        os.execve(sys.executable, [sys.executable, "-S", "-c", BARE], {})
+    while True:
+        signal.pause()
+
+
+def retitle(title: str) -> None:
+    """Change what ps shows of the calling process, as setproctitle does; where that is not allowed, nothing."""
+    with suppress(OSError, ValueError), open("/proc/self/comm", "w", encoding="utf-8") as comm:  # noqa: PTH123
+        comm.write(title[:15])
+    with suppress(OSError, ValueError):
+        start, end = (int(field) for field in stat_fields("self")[45:47])
+        with open("/proc/self/mem", "r+b", buffering=0) as memory:  # noqa: PTH123
+            memory.seek(start)
+            memory.write(title.encode()[: end - start - 1].ljust(end - start, b"\0"))
