@@ -1,0 +1,5 @@
+"""`python -m autolaunch`."""
+
+from autolaunch.cli import main
+
+main()

@@ -1,0 +1,176 @@
+"""vLLM's command line as it is typed: which token is an option, which its value, which the model.
+
+Owns the reading of engine options (arity, dashes or underscores, abbreviations, short forms). Must not
+change a token: what the user typed reaches the engine as it stands.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from functools import lru_cache
+from pathlib import Path
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+
+class Arity(Enum):
+    """How many values an option takes."""
+
+    NONE = "none"
+    ONE = "one"
+    SEVERAL = "several"
+    OPTIONAL = "optional"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """The option table of vLLM's server: canonical long names without dashes in front."""
+
+    arity: Mapping[str, Arity]
+    short: Mapping[str, str]
+
+    def canonical(self, token: str) -> str:
+        """Return the long name an option token stands for, dashed, without leading dashes or its value.
+
+        `-tp`, `--tensor_parallel_size=2` and `--tensor-par` are all `tensor-parallel-size`; a dotted option
+        (`-cc.mode`, `--compilation-config.mode`) is its own; an unknown one stays as it is.
+        """
+        name = token.split("=", 1)[0]
+        if not name.startswith("--"):
+            found = re.match(r"-([A-Za-z]+)", name)
+            letters = found[1] if found else name[1:]
+            return "O" if letters.startswith("O") else self.short.get(letters, letters)
+        name = name[2:].split(".", 1)[0].replace("_", "-")
+        if name in self.arity:
+            return name
+        longer = [known for known in self.arity if known.startswith(name)]
+        return longer[0] if len(longer) == 1 else name
+
+    def arity_of(self, token: str) -> Arity:
+        """Return how many further tokens belong to this option token."""
+        if "=" in token:
+            return Arity.NONE
+        if re.fullmatch(r"-O\d+", token):
+            return Arity.NONE
+        if "." in token:
+            return Arity.ONE
+        return self.arity.get(self.canonical(token), Arity.UNKNOWN)
+
+
+@lru_cache(maxsize=1)
+def engine_options() -> Options:
+    """Load the option table that ships with the package."""
+    table = tomllib.loads(Path(__file__).with_name("engine_options.toml").read_text(encoding="utf-8"))
+    arity: dict[str, Arity] = {}
+    for name in table["flags"]:
+        arity[name] = arity["no-" + name] = Arity.NONE
+    for key, kind in (("values", Arity.ONE), ("several", Arity.SEVERAL), ("optional", Arity.OPTIONAL)):
+        arity.update(dict.fromkeys(table[key], kind))
+    return Options(arity, table["short"])
+
+
+def is_option(token: str) -> bool:
+    """Whether a token is an option and not a value such as `-1` or `-0.5`."""
+    return len(token) > 1 and token[0] == "-" and not re.match(r"-\.?\d", token)
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """One engine option as typed: its canonical name, its values, and the tokens it was."""
+
+    name: str
+    values: tuple[str, ...]
+    tokens: tuple[str, ...]
+
+    @property
+    def value(self) -> str:
+        """The value where there is just one ("" for a flag)."""
+        return self.values[-1] if self.values else ""
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """A command line taken apart: our own tokens, the first bare word, the engine's tokens, stray words."""
+
+    own: tuple[str, ...]
+    model: str | None
+    engine: tuple[str, ...]
+    stray: tuple[str, ...]
+
+
+def split(tokens: Sequence[str], own: Mapping[str, bool]) -> Split:
+    """Tell our options from the engine's wherever they stand, and find the model.
+
+    `own` maps our option names to whether they take a value. The first bare word that no option claims is the
+    model; everything behind `--` belongs to the engine. No token is changed, except that ours are dashed.
+    """
+    ours: list[str] = []
+    engine: list[str] = []
+    stray: list[str] = []
+    model: str | None = None
+    options, index, greedy = engine_options(), 0, False
+    while index < len(tokens):
+        token = tokens[index]
+        index += 1
+        if token == "--":
+            engine += tokens[index:]
+            break
+        if not is_option(token):
+            if model is None:
+                model = token
+            elif greedy:
+                engine.append(token)
+            else:
+                stray.append(token)
+            continue
+        name = token.split("=", 1)[0].replace("_", "-")
+        if name in own:
+            ours.append(name + token[len(name) :])
+            if own[name] and "=" not in token and index < len(tokens):
+                ours.append(tokens[index])
+                index += 1
+            continue
+        end = _end_of_values(tokens, index, options.arity_of(token))
+        engine += [token, *tokens[index:end]]
+        greedy, index = options.arity_of(token) is Arity.UNKNOWN, end
+    return Split(tuple(ours), model, tuple(engine), tuple(stray))
+
+
+def _end_of_values(tokens: Sequence[str], index: int, arity: Arity) -> int:
+    if arity is Arity.NONE:
+        return index
+    end = index
+    while end < len(tokens) and tokens[end] != "--" and not is_option(tokens[end]):
+        end += 1
+        if arity is not Arity.SEVERAL:
+            break
+    return end
+
+
+def given(engine_tokens: Iterable[str]) -> tuple[Given, ...]:
+    """Read engine tokens as options with their values, in order; bare words without an option are passed over."""
+    tokens, options = [token for token in engine_tokens if token != "--"], engine_options()
+    found: list[Given] = []
+    index = 0
+    while index < len(tokens):
+        token = tokens[index]
+        index += 1
+        if not is_option(token):
+            continue
+        end = _end_of_values(tokens, index, options.arity_of(token))
+        values = tuple(tokens[index:end])
+        if "=" in token:
+            values = (token.split("=", 1)[1],)
+        elif re.fullmatch(r"-O\d+", token):
+            values = (token[2:],)
+        found.append(Given(options.canonical(token), values, (token, *tokens[index:end])))
+        index = end
+    return tuple(found)

@@ -1,0 +1,358 @@
+"""The command line: click commands, thin. Turns words into a wish and a run, errors into messages and exit codes."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import click
+
+from autolaunch import __version__
+from autolaunch.arguments import split
+from autolaunch.errors import AutolaunchError, ExitCode, HostError, WishError
+from autolaunch.settings import Settings
+from autolaunch.sizes import gib, parse_bytes, parse_count
+
+LATER = ("plan", "history", "systemd", "logs", "report")
+"""Names kept for commands to come, so that none of them is ever taken for a model."""
+
+
+class Size(click.ParamType):
+    """An amount of memory with its unit."""
+
+    name = "size"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return bytes."""
+        try:
+            return value if isinstance(value, int) else parse_bytes(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
+class Tokens(click.ParamType):
+    """A number of tokens, as vLLM reads it."""
+
+    name = "tokens"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the count, at least 1."""
+        try:
+            count = value if isinstance(value, int) else parse_count(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+        if count < 1:
+            self.fail(f"{value} is not at least 1", param, ctx)
+        return count
+
+
+class Group(click.Group):
+    """A group whose default command is `serve`: `autolaunch glm-4-9b` is `autolaunch serve glm-4-9b`."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Put `serve` in front of anything that is neither a command nor an option of the group."""
+        first = args[0] if args else "--help"
+        if first in LATER and first not in self.commands:
+            raise WishError(
+                f"the command {first!r} does not exist in {__version__}",
+                hint="autolaunch --help lists what does",
+            )
+        if first not in self.commands and first not in ("--help", "-h", "--version"):
+            args = ["serve", *args]
+        return super().parse_args(ctx, args or ["--help"])
+
+
+class ServeCommand(click.Command):
+    """A command that keeps the engine's options apart from its own, wherever they stand."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Take the engine's tokens out before click looks at the rest."""
+        own = {
+            name: not getattr(p, "is_flag", False)
+            for p in self.params
+            for name in p.opts
+            if isinstance(p, click.Option)
+        }
+        parts = split(args, {**own, "--help": False, "-h": False})
+        if parts.stray:
+            raise WishError(
+                f"unexpected argument {parts.stray[0]!r} behind the model {parts.model!r}",
+                hint="an engine option's values follow the option; behind -- everything goes to the engine as it is",
+            )
+        ctx.meta["engine_args"] = parts.engine
+        ctx.meta["model"] = parts.model
+        return super().parse_args(ctx, list(parts.own))
+
+
+@click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, message="autolaunch %(version)s")
+def cli() -> None:
+    """Start a vLLM server that would otherwise die of memory, and keep it alive.
+
+    \b
+    autolaunch glm-4-9b                        find settings that fit, serve
+    autolaunch glm-4-9b --max-model-len 8192   any vLLM option; yours is never changed
+    autolaunch diagnose server.log             why did that start fail?
+    """
+
+
+def _option(name: str, **more: Any) -> Callable[[Any], Any]:
+    variable = "AUTOLAUNCH_" + name.removeprefix("--").replace("-", "_").upper()
+    return click.option(name, envvar=variable, show_envvar=False, **more)
+
+
+@cli.command(cls=ServeCommand, context_settings={"help_option_names": ["-h", "--help"]})
+@_option("--engine", metavar="CMD", help="Command that starts vLLM's OpenAI server; arguments are appended.")
+@_option(
+    "--engine-version", metavar="V", help="The engine's vLLM version, where its metadata cannot be read."
+)
+@_option("--strategy", default="default", show_default=True, metavar="NAME|FILE", help="The ladder.")
+@_option("--record", type=click.Path(path_type=Path, dir_okay=False), help="Append one JSON line per event.")
+@_option("--check", is_flag=True, help="Bring it up, prove it, print the command line, stop it.")
+@_option(
+    "--max-attempts",
+    type=click.IntRange(1, 1000),
+    help="Engine starts until it is up. [default: the strategy's]",
+)
+@_option(
+    "--start-timeout",
+    type=click.FloatRange(1),
+    default=3600.0,
+    show_default=True,
+    metavar="S",
+    help="Bound of one start.",
+)
+@_option("--stall-timeout", type=click.FloatRange(1), default=300.0, show_default=True, metavar="S",
+         help="Bound of silence without processor use in a start.")  # fmt: skip
+@_option(
+    "--min-context",
+    type=Tokens(),
+    help="Floor of a fitted context. [default: 4096, a last resort may go below]",
+)
+@_option("--max-context", type=Tokens(), help="Cap of a fitted context.")
+@_option("--concurrency", type=click.IntRange(1), default=1, show_default=True, metavar="N",
+         help="Full-length requests that must fit at once.")  # fmt: skip
+@_option("--memory", type=Size(), metavar="SIZE", help='Absolute budget per GPU, for example "22GiB".')
+@_option(
+    "--state-dir", type=click.Path(path_type=Path, file_okay=False), help="Where logs and records are kept."
+)
+@_option("--no-memory", is_flag=True, help="Neither read nor write remembered outcomes.")
+@_option("--no-prove", is_flag=True, help="READY at /health already, without a real completion.")
+@_option("--engine-log", type=click.Choice(["file", "inherit"]), default="file", show_default=True,
+         help="inherit: show the engine's output here as well.")  # fmt: skip
+@_option(
+    "--log-format",
+    type=click.Choice(["console", "json"]),
+    default="console",
+    show_default=True,
+    help="For stderr.",
+)
+@click.pass_context
+def serve(ctx: click.Context, **chosen: Any) -> None:
+    """Serve MODEL: a catalogue alias, a hub id or a folder. Every option not listed here goes to vLLM unchanged."""
+    _raise_exit(start(ctx.meta["model"], ctx.meta["engine_args"], Options(**chosen)))
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """The options of `serve`, as the Contract names them."""
+
+    engine: str | None = None
+    engine_version: str | None = None
+    strategy: str = "default"
+    record: Path | None = None
+    check: bool = False
+    max_attempts: int | None = None
+    start_timeout: float = 3600.0
+    stall_timeout: float = 300.0
+    min_context: int | None = None
+    max_context: int | None = None
+    concurrency: int = 1
+    memory: int | None = None
+    state_dir: Path | None = None
+    no_memory: bool = False
+    no_prove: bool = False
+    engine_log: str = "file"
+    log_format: str = "console"
+
+
+def start(model: str | None, engine_args: Sequence[str], options: Options) -> ExitCode:
+    """Make the wish and the run, supervise it to its end. Raises `AutolaunchError` before anything is started."""
+    from autolaunch import hardware, ladder, machine, record  # noqa: PLC0415 - `--help` needs none of it
+    from autolaunch.catalog import find_model  # noqa: PLC0415
+    from autolaunch.facts import DeviceKind, Situation  # noqa: PLC0415
+    from autolaunch.installation import find_engine  # noqa: PLC0415
+    from autolaunch.model import look_at  # noqa: PLC0415
+    from autolaunch.narration import Scene  # noqa: PLC0415
+    from autolaunch.rungs import Limits  # noqa: PLC0415
+    from autolaunch.state import new_run  # noqa: PLC0415
+    from autolaunch.strategy import load_strategy  # noqa: PLC0415
+    from autolaunch.supervisor import Job, Supervisor, refuse_taken_port  # noqa: PLC0415
+    from autolaunch.talk import RecordFile, Talk, say  # noqa: PLC0415
+    from autolaunch.wish import make_wish, model_from  # noqa: PLC0415
+
+    if model is None:
+        model, engine_args = model_from(engine_args)
+    if model is None:
+        raise WishError(
+            "no MODEL is given",
+            hint="for example: autolaunch glm-4-9b (autolaunch models lists the short names)",
+        )
+    strategy = load_strategy(options.strategy)
+    limits = Limits(
+        min_context=options.min_context or 4096,
+        max_context=options.max_context,
+        floor_is_wish=options.min_context is not None,
+        concurrency=options.concurrency,
+        memory_bytes=options.memory,
+    )
+    wish = make_wish(find_model(model), engine_args, limits, environment=os.environ)
+    installation = find_engine(options.engine, version=options.engine_version, environment=os.environ)
+    refuse_taken_port(wish.address)
+    run_id, folder = new_run(options.state_dir)
+    records = [] if options.record is None else [RecordFile(options.record, run_id)]
+    device = hardware.measure(installation.engine.device, cards=wish.cards)
+    if options.memory is not None and device.total_bytes is None:
+        raise HostError(
+            "--memory needs the card's size, which cannot be read here", hint="use --gpu-memory-utilization"
+        )
+    engine = installation.engine
+    situation = Situation(device, engine, look_at(find_model(model)))
+    climb = ladder.begin(strategy, limits, wish.pinned, pins=wish.pins, situation=situation)
+    policy = machine.Policy(
+        max_attempts=options.max_attempts or strategy.max_attempts,
+        start_timeout_s=options.start_timeout,
+        stall_timeout_s=options.stall_timeout,
+        check=options.check,
+        url=wish.address.url,
+        pinned_words=tuple(
+            word.lstrip("-").split("=")[0].replace("_", "-") for word in engine_args if word.startswith("--")
+        ),
+    )
+    talk = Talk(
+        Scene(str(folder), policy.max_attempts, wish.pins, wish.model),
+        records,
+        run=run_id,
+        log_format=options.log_format,
+    )
+    echo: BinaryIO | None = sys.stderr.buffer if options.engine_log == "inherit" else None
+    job = Job(wish, installation, os.environ, folder, echo, talk.tell, talk.warn, prove=not options.no_prove)
+    supervisor = Supervisor(job, machine.Run(policy, climb, situation))
+    talk.command = lambda event: supervisor.shown_argv(event.settings)
+    if options.log_format == "console":
+        version = f"vLLM {engine.version}" if engine.version else "an engine of unknown version"
+        where = device.name or "memory unknown"
+        say(f"autolaunch {__version__}: {wish.model}, {version}, strategy {strategy.name}")
+        say(f"  {where}: {gib(device.free_bytes)} free of {gib(device.total_bytes)}")
+    talk.tell(
+        record.Planned(
+            climb.settings, {}, _basis(climb.settings, wish.pins, device.kind is not DeviceKind.UNKNOWN)
+        )
+    )
+    code = supervisor.run()
+    if options.check and code is ExitCode.STOPPED and supervisor.proven is not None:
+        click.echo(shlex.join(supervisor.shown_argv(supervisor.proven)))
+    return code
+
+
+def _basis(settings: Settings, pins: frozenset[str], measured: bool) -> dict[str, str]:
+    return {
+        name: "pinned"
+        if name in pins
+        else "measured"
+        if measured and name == "gpu_memory_utilization"
+        else "strategy"
+        for name in settings.as_json()
+    }
+
+
+@cli.command()
+@click.argument("file", default="-", type=click.Path(dir_okay=False, allow_dash=True))
+@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+def diagnose(file: str, as_json: bool) -> None:
+    """Say why an engine's start failed, from its log FILE (or standard input)."""
+    from autolaunch.diagnose import advice, to_json  # noqa: PLC0415
+    from autolaunch.diagnose import diagnose as judge  # noqa: PLC0415
+    from autolaunch.narration import describe  # noqa: PLC0415
+
+    try:
+        data = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
+    except OSError as error:
+        raise WishError(
+            f"{file} cannot be read: {error.strerror}", hint="give a log file, or - for standard input"
+        ) from error
+    failure = judge(data)
+    if as_json:
+        click.echo(json.dumps(to_json(failure), ensure_ascii=False))
+        return
+    click.echo(f"{failure.kind}" + (f" (vLLM {failure.engine_version})" if failure.engine_version else ""))
+    if failure.line:
+        click.echo(f"  line {failure.line_number}: {failure.line[:300]}")
+    if failure.numbers:
+        click.echo(f"  {describe(failure)}")
+    for text in advice(failure):
+        click.echo(f"  hint: {text}")
+
+
+@cli.command()
+def models() -> None:
+    """List the models known by a short name."""
+    from autolaunch.catalog import catalog  # noqa: PLC0415
+
+    for entry in catalog().values():
+        shipped = "(ships with autolaunch)" if Path(entry.model).is_absolute() else entry.model
+        click.echo(f"{entry.name:<16}{shipped:<30}{entry.description}")
+
+
+@cli.command()
+@_option("--engine", metavar="CMD", help="The engine to look at.")
+@_option("--state-dir", type=click.Path(path_type=Path, file_okay=False), help="The state folder to look at.")
+def doctor(engine: str | None, state_dir: Path | None) -> None:
+    """Say what autolaunch finds here: engine, memory, state folder."""
+    from autolaunch import hardware  # noqa: PLC0415
+    from autolaunch.installation import find_engine  # noqa: PLC0415
+    from autolaunch.state import state_folder  # noqa: PLC0415
+
+    found = find_engine(engine, version=None, environment=os.environ)
+    click.echo(f"engine   {' '.join(found.command)} (vLLM {found.engine.version or 'of unknown version'})")
+    device = hardware.measure(found.engine.device)
+    click.echo(
+        f"memory   {device.name or 'no card was found'}: {gib(device.free_bytes)} free of {gib(device.total_bytes)}"
+    )
+    for holder in device.holders:
+        click.echo(f"         {gib(holder.used_bytes)} held by {holder.name} (pid {holder.pid})")
+    click.echo(f"state    {state_folder(state_dir)}")
+
+
+def _raise_exit(code: ExitCode) -> None:
+    raise SystemExit(int(code))
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line; every error becomes a message with a hint and its exit code."""
+    try:
+        cli.main(
+            args=None if arguments is None else list(arguments), prog_name="autolaunch", standalone_mode=False
+        )
+    except AutolaunchError as error:
+        click.echo(f"error: {error.what}", err=True)
+        if error.hint:
+            click.echo(f"hint: {error.hint}", err=True)
+        raise SystemExit(int(error.exit_code)) from error
+    except click.exceptions.Exit as done:
+        raise SystemExit(done.exit_code) from done
+    except click.ClickException as error:
+        error.show()
+        raise SystemExit(int(ExitCode.USAGE)) from error
+    except click.Abort as error:
+        raise SystemExit(int(ExitCode.STOPPED)) from error
+
+
+if __name__ == "__main__":
+    main()

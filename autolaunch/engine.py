@@ -1,0 +1,178 @@
+"""One engine process with its whole tree: started under a warden, its output read, its end proven.
+
+I/O. Turns what happens into the machine's events and carries out its signals; decides nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import psutil
+
+from autolaunch import warden
+from autolaunch.diagnose import Scanner
+from autolaunch.errors import HostError
+from autolaunch.machine import (
+    CacheSized,
+    CauseSeen,
+    EngineEvent,
+    EngineExited,
+    Force,
+    LaunchFailed,
+    Stirred,
+    TreeGone,
+)
+from autolaunch.output import Output, pump
+
+F_SETPIPE_SZ = 1031
+PIPE_BYTES = 1 << 20
+DRAIN_S = 0.5
+"""How long after the leader's exit its output may still arrive; others may hold the pipe open for ever."""
+
+STIR_PERIOD_S = 1.0
+IDLE_SHARE = 0.02
+"""Processor use below this share of one core is an idle event loop, not work."""
+
+Post = Callable[[EngineEvent], None]
+
+
+class EngineProcess:
+    """A started engine. Its threads post events until TreeGone, the last one."""
+
+    def __init__(self, attempt: int, output: Output, post: Post) -> None:
+        self.attempt = attempt
+        self.pid = 0
+        self._output = output
+        self._post = post
+        self._scanner: Scanner = output.scanner
+        self._told: object = None
+        self._sized = False
+        self._stirred_at = 0.0
+        self._cpu_s = 0.0
+        self.gone = threading.Event()
+        self._warden: subprocess.Popen[bytes] | None = None
+        self._reader: threading.Thread | None = None
+
+    def start(self, argv: Sequence[str], environment: Mapping[str, str]) -> None:
+        """Start the engine; raise `HostError` where the operating system refuses."""
+        reading, writing = os.pipe()
+        with contextlib.suppress(OSError):
+            fcntl.fcntl(reading, F_SETPIPE_SZ, PIPE_BYTES)
+        try:
+            self._warden = subprocess.Popen(
+                [sys.executable, "-I", "-S", str(Path(warden.__file__)), *argv],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=writing,
+                env={"PYTHONUNBUFFERED": "1", **environment},
+                start_new_session=True,
+            )
+        except OSError as error:
+            os.close(reading)
+            raise HostError(
+                f"no process can be started: {error}", hint="check the limits of processes and files"
+            ) from error
+        finally:
+            os.close(writing)
+        self._reader = self._thread("output", lambda: pump(reading, self._output, on_block=self._on_block))
+        self._thread("facts", self._read_facts)
+
+    def _thread(self, name: str, target: Callable[[], None]) -> threading.Thread:
+        thread = threading.Thread(target=target, name=f"{name}-{self.attempt}", daemon=True)
+        thread.start()
+        return thread
+
+    def signal(self, force: Force) -> None:
+        """Order the warden to signal the tree; if the warden is gone, do it here."""
+        assert self._warden is not None
+        assert self._warden.stdin is not None
+        order = b"t" if force is Force.POLITE else b"k"
+        try:
+            self._warden.stdin.write(order)
+            self._warden.stdin.flush()
+        except (OSError, ValueError):
+            pass  # the warden's end is seen by the thread that reads its facts, which sweeps
+
+    def stir(self) -> None:
+        """Post Stirred if the tree used processor time since the last call; called once in a while."""
+        if self.gone.is_set() or not self.pid:
+            return
+        used = _cpu_seconds(self.pid)
+        if used - self._cpu_s > IDLE_SHARE * STIR_PERIOD_S:
+            self._post(Stirred(self.attempt))
+        self._cpu_s = used
+
+    def _on_block(self) -> None:
+        scanner = self._scanner
+        failure = scanner.failure
+        if failure is not None and failure != self._told:
+            self._told = failure
+            self._post(CauseSeen(self.attempt, failure, scanner.effective, time.monotonic()))
+        if not self._sized and scanner.effective.kv_cache_tokens is not None:
+            self._sized = True
+            self._post(CacheSized(self.attempt, scanner.effective))
+        now = time.monotonic()
+        if now - self._stirred_at > STIR_PERIOD_S:
+            self._stirred_at = now
+            self._post(Stirred(self.attempt))
+
+    def _read_facts(self) -> None:
+        assert self._warden is not None
+        assert self._warden.stdout is not None
+        for line in self._warden.stdout:
+            fact, _, value = line.decode().strip().partition(" ")
+            if fact == "started":
+                self.pid = int(value)
+            elif fact == "refused":
+                reason = f"the engine command cannot be run: {os.strerror(int(value))}"
+                self._post(LaunchFailed(self.attempt, reason))
+            elif fact == "exited":
+                self._tell_exit(int(value))
+        self._warden.wait()
+        survivors = () if self._warden.returncode == 0 else self._sweep()
+        self.gone.set()
+        self._close()
+        self._post(TreeGone(self.attempt, survivors))
+
+    def _tell_exit(self, code: int) -> None:
+        assert self._reader is not None
+        self._reader.join(DRAIN_S)
+        scanner = self._scanner
+        self._post(EngineExited(self.attempt, code, scanner.conclude(code), scanner.effective))
+
+    def _sweep(self) -> tuple[int, ...]:
+        """The warden itself was killed: end its tree from here. Returns what outlives SIGKILL."""
+        deadline = time.monotonic() + 5.0
+        while self.pid:
+            left = warden.kill_tree(-1, self.pid, spare_trackers=False)
+            if not left or time.monotonic() > deadline:
+                return tuple(sorted(left))
+            time.sleep(0.02)
+        return ()
+
+    def _close(self) -> None:
+        assert self._warden is not None
+        assert self._reader is not None
+        self._reader.join(DRAIN_S)
+        for pipe in (self._warden.stdin, self._warden.stdout):
+            if pipe is not None:
+                with contextlib.suppress(OSError):
+                    pipe.close()
+
+
+def _cpu_seconds(leader: int) -> float:
+    """Return the processor time that the living members of an engine's session have used."""
+    total = 0.0
+    for pid in warden.tree(leader, leader) | {leader}:
+        with contextlib.suppress(psutil.Error):
+            times = psutil.Process(pid).cpu_times()
+            total += times.user + times.system
+    return total

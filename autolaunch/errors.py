@@ -1,0 +1,51 @@
+"""Errors by whose fault they are; each carries the exit code of the Contract and something to do.
+
+Owns the mapping from fault to exit code. A failed engine start is not an error but a value (`failure`).
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+
+class ExitCode(IntEnum):
+    """The Contract's exit codes."""
+
+    STOPPED = 0
+    USAGE = 2
+    NOTHING_FITS = 3
+    ENGINE_FAILED = 4
+    HOST_AT_FAULT = 5
+    RESTARTS_SPENT = 6
+
+
+class AutolaunchError(Exception):
+    """Something ends the run before or outside an engine start.
+
+    `what` says what happened, where, with both numbers; `hint` says what the reader can do.
+    """
+
+    exit_code = ExitCode.ENGINE_FAILED
+
+    def __init__(self, what: str, *, hint: str = "") -> None:
+        super().__init__(what)
+        self.what = what
+        self.hint = hint
+
+
+class WishError(AutolaunchError):
+    """The command line, the environment or a pinned argument is at fault."""
+
+    exit_code = ExitCode.USAGE
+
+
+class StrategyError(AutolaunchError):
+    """A strategy file is missing, malformed or contradicts itself."""
+
+    exit_code = ExitCode.USAGE
+
+
+class HostError(AutolaunchError):
+    """The machine is at fault: no engine, no permission, a taken port, an unusable folder."""
+
+    exit_code = ExitCode.HOST_AT_FAULT

@@ -1,0 +1,110 @@
+"""What the host and the engine are, as values that the pure core decides on.
+
+Owns the types only; `hardware` and `installation` measure them. Every field that could not be measured is
+None, and nothing here turns an unknown into a guess.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from enum import Enum
+
+GIB = 1 << 30
+
+
+class DeviceKind(str, Enum):
+    """Which memory the engine's budget is a share of."""
+
+    CUDA = "cuda"
+    CPU = "cpu"
+    UNKNOWN = "unknown"
+
+    def __str__(self) -> str:
+        return self.value
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """A process that holds memory of a card."""
+
+    pid: int
+    name: str
+    used_bytes: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """The memory one engine rank gets: a card as CUDA counts it, or the host for a CPU engine.
+
+    With several cards the figures are those of the fullest one, since every rank gets the same share.
+    """
+
+    kind: DeviceKind = DeviceKind.UNKNOWN
+    name: str = ""
+    total_bytes: int | None = None
+    free_bytes: int | None = None
+    compute_capability: tuple[int, int] | None = None
+    holders: tuple[Holder, ...] = ()
+
+    @property
+    def free_share(self) -> float | None:
+        """Free memory as a share of the total."""
+        if not self.total_bytes or self.free_bytes is None:
+            return None
+        return self.free_bytes / self.total_bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """What is known of the vLLM that will be started, without importing it.
+
+    `version` as the package's metadata or the log's banner says ("0.24.0"), None if it could not be learnt.
+    """
+
+    version: str | None = None
+    device: DeviceKind = DeviceKind.UNKNOWN
+    has_bitsandbytes: bool = False
+
+    @property
+    def release(self) -> tuple[int, int] | None:
+        """Major and minor number of the version."""
+        found = re.match(r"v?(\d+)\.(\d+)", self.version or "")
+        return (int(found[1]), int(found[2])) if found else None
+
+    @property
+    def is_v0(self) -> bool:
+        """Whether this release runs the V0 engine unless told otherwise (V1 became the default in 0.8)."""
+        return self.release is not None and self.release < (0, 8)
+
+    @property
+    def fits_context_itself(self) -> bool:
+        """Whether `--max-model-len auto` is known (vllm-project/vllm#29431, in every release since 0.14)."""
+        return self.release is not None and self.release >= (0, 14)
+
+    @property
+    def default_utilization(self) -> float:
+        """The engine's own default share: 0.92 in recent releases, 0.9 before (and where unknown)."""
+        return 0.92 if self.release is not None and self.release >= (0, 19) else 0.9
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """What is known of the wished model before it is loaded.
+
+    `max_model_len` in tokens as its configuration says, `quantization` the method its weights already have,
+    `variant` a pre-quantized sibling that the catalogue names.
+    """
+
+    max_model_len: int | None = None
+    quantization: str | None = None
+    variant: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Situation:
+    """Everything outside the settings that a decision may rest on, as measured just now."""
+
+    device: Device = Device()
+    engine: Engine = Engine()
+    model: Model = Model()

@@ -1,0 +1,62 @@
+"""What a model's own files say before it is loaded: its longest context and how its weights are stored.
+
+Reads config.json of a folder or of the hub's cache; never the network, never torch.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from autolaunch.catalog import Entry
+from autolaunch.facts import Model
+
+_LENGTH_KEYS = ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length", "max_sequence_length")
+
+
+def config_file(model: str) -> Path | None:
+    """Return the config.json of a folder, or of a hub id in the local cache; None where there is none."""
+    folder = Path(model)
+    if folder.is_dir():
+        file = folder / "config.json"
+        return file if file.is_file() else None
+    home = Path(
+        os.environ.get("HF_HOME")
+        or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "huggingface"
+    )
+    cache = Path(os.environ.get("HF_HUB_CACHE") or home / "hub") / ("models--" + model.replace("/", "--"))
+    try:
+        revision = (cache / "refs" / "main").read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError):
+        return None
+    file = cache / "snapshots" / revision / "config.json"
+    return file if file.is_file() else None
+
+
+def look_at(entry: Entry) -> Model:
+    """Return what is known of a model; what no file and no catalogue says stays None."""
+    file = config_file(entry.model)
+    config = _read(file) if file else {}
+    text = config.get("text_config")
+    config = {**config, **text} if isinstance(text, dict) else config
+    length = next(
+        (config[key] for key in _LENGTH_KEYS if isinstance(config.get(key), int)), entry.max_model_len
+    )
+    scaled = config.get("rope_scaling") or config.get("rope_parameters")
+    if isinstance(scaled, dict) and scaled.get("factor"):
+        length = (
+            entry.max_model_len
+        )  # the engine works it out from the scaling; a wrong cap is worse than none
+    quantization = config.get("quantization_config")
+    method = quantization.get("quant_method", "unknown") if isinstance(quantization, dict) else None
+    return Model(max_model_len=length, quantization=method, variant=entry.variant)
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        config = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}  # the engine reads it too and says what is wrong with it
+    return config if isinstance(config, dict) else {}

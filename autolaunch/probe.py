@@ -1,0 +1,129 @@
+"""Ready means it answered: `/health`, then one real completion of one token (or an embedding).
+
+I/O over HTTP with the standard library, TCP, TLS or unix socket, on this machine only.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import socket
+import ssl
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+from autolaunch.wish import Address
+
+ANSWER_BYTES = 1 << 20
+
+
+class Verdict(Enum):
+    """What a probe found."""
+
+    PASSED = "passed"
+    NOT_YET = "not yet"
+    REFUSED = "refused"
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A verdict and, where it is not PASSED, what was seen."""
+
+    verdict: Verdict
+    seen: str = ""
+
+
+class _UnixConnection(http.client.HTTPConnection):
+    def __init__(self, path: str, timeout: float) -> None:
+        super().__init__("localhost", timeout=timeout)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(self._path)
+
+
+def _connect(address: Address, timeout: float) -> http.client.HTTPConnection:
+    if address.uds:
+        return _UnixConnection(address.uds, timeout)
+    if address.tls:
+        context = ssl.create_default_context()
+        context.check_hostname = False  # the certificate names the public host; this goes to our own child
+        context.verify_mode = ssl.CERT_NONE
+        return http.client.HTTPSConnection(address.local_host, address.port, timeout=timeout, context=context)
+    return http.client.HTTPConnection(address.local_host, address.port, timeout=timeout)
+
+
+def request(
+    address: Address,
+    path: str,
+    *,
+    body: Mapping[str, Any] | None = None,
+    api_key: str = "",
+    timeout: float = 5.0,
+) -> tuple[int, Any]:
+    """Return status and parsed answer (text where it is not JSON); OSError or HTTPException where there is none."""
+    connection = _connect(address, timeout)
+    try:
+        headers = {"Content-Type": "application/json"} | (
+            {"Authorization": f"Bearer {api_key}"} if api_key else {}
+        )
+        payload = None if body is None else json.dumps(body)
+        connection.request(
+            "GET" if body is None else "POST", address.root_path + path, body=payload, headers=headers
+        )
+        response = connection.getresponse()
+        text = response.read(ANSWER_BYTES).decode("utf-8", "replace")
+    finally:
+        connection.close()
+    try:
+        return response.status, json.loads(text)
+    except ValueError:
+        return response.status, text
+
+
+def healthy(address: Address, *, timeout: float = 5.0) -> bool:
+    """Whether `/health` answers 200."""
+    try:
+        return request(address, "/health", timeout=timeout)[0] == 200
+    except (OSError, http.client.HTTPException):
+        return False
+
+
+def prove(address: Address, *, api_key: str = "", timeout: float = 60.0) -> Answer:
+    """Ask for one token, or for an embedding where the model does not generate.
+
+    NOT_YET where the server does not answer or says 5xx (a caller tries again); REFUSED where it answers and
+    refuses every way that was tried.
+    """
+    try:
+        status, models = request(address, "/v1/models", api_key=api_key, timeout=timeout)
+        if status != 200:
+            return _not_yet_or_refused(status, models)
+        name = models["data"][0]["id"]
+        tried = (
+            ("/v1/completions", {"model": name, "prompt": "Hi", "max_tokens": 1, "temperature": 0}),
+            ("/v1/embeddings", {"model": name, "input": "Hi"}),
+            ("/pooling", {"model": name, "input": "Hi"}),
+            ("/classify", {"model": name, "input": "Hi"}),
+        )
+        first: Answer | None = None
+        for path, body in tried:
+            status, answer = request(address, path, body=body, api_key=api_key, timeout=timeout)
+            if status == 200:
+                return Answer(Verdict.PASSED)
+            first = first or _not_yet_or_refused(status, answer)
+            if first.verdict is Verdict.NOT_YET:
+                return first
+        assert first is not None
+        return first
+    except (OSError, http.client.HTTPException, KeyError, IndexError, TypeError) as error:
+        return Answer(Verdict.NOT_YET, f"{type(error).__name__}: {error}")
+
+
+def _not_yet_or_refused(status: int, answer: Any) -> Answer:
+    seen = f"HTTP {status}: {json.dumps(answer, ensure_ascii=False)[:300]}"
+    return Answer(Verdict.NOT_YET if status >= 500 else Verdict.REFUSED, seen)

@@ -1,0 +1,224 @@
+"""Strategies: TOML files, each an ordered list of rungs with the failures they answer and their limits.
+
+Owns the closed vocabulary of a strategy file and its validation. Must not hold any rung's arithmetic
+(`ladder`) and allows no conditions or code in a file.
+"""
+
+from __future__ import annotations
+
+import difflib
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from autolaunch.errors import StrategyError
+from autolaunch.failure import Kind
+from autolaunch.settings import AUTO
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+RUNG_NAMES = ("utilization", "context", "batch", "eager", "quantized_weights")
+QUANTIZE_METHODS = ("fp8", "variant", "bitsandbytes")
+
+_TOP_KEYS = ("description", "max_attempts", "start", "rung")
+_START_KEYS = ("gpu_memory_utilization", "max_model_len")
+_RUNG_KEYS: Mapping[str, tuple[str, ...]] = {
+    "utilization": ("values", "min", "max", "partial"),
+    "context": ("step", "min"),
+    "batch": (),
+    "eager": (),
+    "quantized_weights": ("methods",),
+}
+_COMMON_KEYS = ("name", "answers")
+
+
+@dataclass(frozen=True, slots=True)
+class Rung:
+    """One kind of concession, for the failures it answers.
+
+    `values` (utilization): go down these literal values instead of computing one; `min`/`max`: bounds of a
+    utilization, or the smallest context of a literal ladder; `partial`: raise as far as there is memory even
+    where that alone does not cure; `step` (context): "engine" uses the engine's own number, "halve" halves;
+    `methods` (quantized_weights): which ways are allowed, in the order they are tried.
+    """
+
+    name: str
+    answers: frozenset[Kind]
+    values: tuple[float, ...] = ()
+    min: float = 0.0
+    max: float = 1.0
+    partial: bool = False
+    step: str = "engine"
+    methods: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Strategy:
+    """A named ladder with its preferences.
+
+    `start_utilization` None lets the memory that is free decide; `start_max_model_len` None is the engine's
+    default, AUTO lets an engine that can fit the context itself.
+    """
+
+    name: str
+    description: str
+    max_attempts: int
+    start_utilization: float | None
+    start_max_model_len: int | None
+    rungs: tuple[Rung, ...]
+
+
+class _File:
+    """One strategy file being validated: knows its name so that every error names file and key."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def fail(self, what: str, hint: str = "") -> StrategyError:
+        return StrategyError(
+            f"strategy {self.name}: {what}", hint=hint or "see docs/strategies.md for the keys"
+        )
+
+    def keys(self, table: Mapping[str, Any], known: tuple[str, ...], where: str) -> None:
+        for key in table:
+            if key not in known:
+                near = difflib.get_close_matches(key, known, n=1)
+                hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(known)}"
+                raise self.fail(f"unknown key {key!r} in {where}", hint)
+
+    def share(self, value: Any, where: str) -> float:
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value <= 1:
+            raise self.fail(f"{where} is {value!r}; it must be a share of memory above 0 and at most 1")
+        return float(value)
+
+    def count(self, value: Any, where: str) -> int:
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise self.fail(f"{where} is {value!r}; it must be a whole number of at least 1")
+        return value
+
+    def choice(self, value: Any, known: tuple[str, ...], where: str) -> str:
+        if value not in known:
+            near = difflib.get_close_matches(str(value), known, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else ""
+            raise self.fail(f"{where} is {value!r}; it must be one of {', '.join(known)}", hint)
+        return str(value)
+
+    def items(self, value: Any, where: str) -> list[Any]:
+        if not isinstance(value, list) or not value:
+            raise self.fail(f"{where} is {value!r}; it must be a list with at least one entry")
+        return value
+
+
+def _rung(file: _File, table: Any, index: int) -> Rung:
+    where = f"[[rung]] number {index}"
+    if not isinstance(table, dict):
+        raise file.fail(f"{where} is not a table")
+    name = file.choice(table.get("name"), RUNG_NAMES, f"'name' of {where}")
+    where = f"rung {name!r}"
+    file.keys(table, (*_COMMON_KEYS, *_RUNG_KEYS[name]), where)
+    kinds = tuple(kind.value for kind in Kind)
+    answers = file.items(table.get("answers"), f"'answers' of {where}")
+    rung: dict[str, Any] = {
+        "name": name,
+        "answers": frozenset(
+            Kind(file.choice(a, kinds, f"an entry of 'answers' of {where}")) for a in answers
+        ),
+    }
+    if "values" in table:
+        values = tuple(
+            file.share(v, f"'values' of {where}") for v in file.items(table["values"], f"'values' of {where}")
+        )
+        if list(values) != sorted(set(values), reverse=True):
+            raise file.fail(f"'values' of {where} must fall strictly: {list(values)}")
+        rung["values"] = values
+    if "min" in table:
+        read = file.count if name == "context" else file.share
+        rung["min"] = read(table["min"], f"'min' of {where}")
+    if "max" in table:
+        rung["max"] = file.share(table["max"], f"'max' of {where}")
+    if "partial" in table:
+        if not isinstance(table["partial"], bool):
+            raise file.fail(f"'partial' of {where} is {table['partial']!r}; it must be true or false")
+        rung["partial"] = table["partial"]
+    if "step" in table:
+        rung["step"] = file.choice(table["step"], ("engine", "halve"), f"'step' of {where}")
+    if name == "quantized_weights":
+        methods = file.items(table.get("methods", list(QUANTIZE_METHODS)), f"'methods' of {where}")
+        rung["methods"] = tuple(
+            file.choice(m, QUANTIZE_METHODS, f"an entry of 'methods' of {where}") for m in methods
+        )
+    made = Rung(**rung)
+    if name == "utilization" and made.min > made.max:
+        raise file.fail(f"'min' {made.min} of {where} is above its 'max' {made.max}")
+    return made
+
+
+def parse_strategy(name: str, text: str) -> Strategy:
+    """Read one strategy file's text; raise `StrategyError` naming the file, the key and the nearest known key."""
+    file = _File(name)
+    try:
+        table = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise file.fail(f"is not TOML: {error}") from error
+    file.keys(table, _TOP_KEYS, "the file")
+    start = table.get("start", {})
+    if not isinstance(start, dict):
+        raise file.fail("[start] is not a table")
+    file.keys(start, _START_KEYS, "[start]")
+    utilization = start.get("gpu_memory_utilization", "free")
+    context = start.get("max_model_len")
+    rungs = table.get("rung", [])
+    if not isinstance(rungs, list) or not rungs:
+        raise file.fail("has no [[rung]]")
+    return Strategy(
+        name=Path(name).stem,
+        description=str(table.get("description", "")),
+        max_attempts=file.count(table.get("max_attempts", 8), "'max_attempts'"),
+        start_utilization=None
+        if utilization == "free"
+        else file.share(utilization, "'gpu_memory_utilization' of [start]"),
+        start_max_model_len=(
+            None
+            if context is None
+            else AUTO
+            if context == "auto"
+            else file.count(context, "'max_model_len' of [start]")
+        ),
+        rungs=tuple(_rung(file, rung, index) for index, rung in enumerate(rungs, 1)),
+    )
+
+
+def strategies_folder() -> Path:
+    """Return where the shipped strategies lie: inside the wheel, or beside the package in a checkout."""
+    inside = Path(__file__).with_name("strategies")
+    return inside if inside.is_dir() else Path(__file__).parent.parent / "strategies"
+
+
+def shipped_strategies() -> tuple[str, ...]:
+    """Return the names of the shipped strategies."""
+    return tuple(sorted(path.stem for path in strategies_folder().glob("*.toml")))
+
+
+def load_strategy(name_or_file: str) -> Strategy:
+    """Load a shipped strategy by name or any TOML file by path; raise `StrategyError`."""
+    shipped = shipped_strategies()
+    path = Path(name_or_file)
+    if name_or_file in shipped:
+        path = strategies_folder() / f"{name_or_file}.toml"
+    elif path.suffix != ".toml" and not path.is_file():
+        near = difflib.get_close_matches(name_or_file, shipped, n=1)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        raise StrategyError(
+            f"there is no strategy named {name_or_file!r}",
+            hint=f"{hint}shipped: {', '.join(shipped)}; or give the path of a .toml file",
+        )
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise StrategyError(f"strategy file {path} cannot be read: {error}", hint="check the path") from error
+    return parse_strategy(str(path) if name_or_file not in shipped else name_or_file, text)

@@ -1,0 +1,241 @@
+"""The loop: one queue of events, one machine, its effects carried out. The only writer of the state.
+
+I/O. Signal handlers and threads only put events into the queue; everything that is decided is decided in
+`machine`. The loop waits for an event until the state's deadline, advances, performs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import BinaryIO
+
+from autolaunch import hardware, machine, probe, record
+from autolaunch.diagnose import Scanner
+from autolaunch.engine import STIR_PERIOD_S, EngineProcess
+from autolaunch.errors import ExitCode, HostError
+from autolaunch.facts import Device, DeviceKind
+from autolaunch.installation import Installation
+from autolaunch.output import Output, open_log
+from autolaunch.settings import Settings, render
+from autolaunch.wish import Address, Wish, redact
+
+HEALTH_PERIOD_S = 0.25
+PROOF_TRIES = 5
+RELEASE_WAIT_S = 15.0
+RELEASE_POLL_S = 0.1
+RELEASE_SLACK_BYTES = {DeviceKind.CUDA: 256 << 20, DeviceKind.CPU: 1 << 30}
+"""How far below the free memory before the start still counts as returned: other processes move it too."""
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """Everything a run needs of the outside."""
+
+    wish: Wish
+    installation: Installation
+    environment: Mapping[str, str]
+    log_folder: Path
+    echo: BinaryIO | None
+    tell: Callable[[record.Event], None]
+    warn: Callable[[str], None]
+    prove: bool = True
+
+
+class Supervisor:
+    """One run from the first start to its exit code."""
+
+    def __init__(self, job: Job, run: machine.Run) -> None:
+        self.job = job
+        self._state: machine.State = machine.Idle(run)
+        self._events: queue.SimpleQueue[machine.Event] = queue.SimpleQueue()
+        self._engine: EngineProcess | None = None
+        self._baseline: Device = run.situation.device
+        self._exit_code: ExitCode | None = None
+        self.proven: Settings | None = None
+
+    def run(self) -> ExitCode:
+        """Run until the end; return the exit code. Call it from the main thread: it takes the signals."""
+        with self._signals():
+            self._take(machine.Begun())
+            while self._exit_code is None:
+                self._take(self._next_event())
+        return self._exit_code
+
+    def _next_event(self) -> machine.Event:
+        deadline = self._state.deadline
+        wait = None if deadline is None else max(0.0, deadline - time.monotonic())
+        try:
+            return self._events.get(timeout=wait)
+        except queue.Empty:
+            return machine.DeadlineReached()
+
+    def _take(self, event: machine.Event) -> None:
+        self._state, effects = machine.advance(self._state, event, time.monotonic())
+        for effect in effects:
+            self._perform(effect)
+
+    @contextlib.contextmanager
+    def _signals(self) -> Iterator[None]:
+        def caught(number: int, _: FrameType | None) -> None:
+            self._events.put(machine.SignalReceived(signal.Signals(number).name))
+
+        taken = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+        before = {number: signal.signal(number, caught) for number in taken}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _perform(self, effect: machine.Effect) -> None:
+        match effect:
+            case machine.Launch():
+                self._launch(effect)
+            case machine.Signal(_, force):
+                assert self._engine is not None
+                self._engine.signal(force)
+            case machine.AwaitRelease(attempt):
+                self._thread(lambda: self._await_release(attempt))
+            case machine.Tell(event):
+                if isinstance(event, record.CameUp):
+                    self.proven = event.settings
+                self.job.tell(event)
+            case machine.Finish(exit_code):
+                self._exit_code = exit_code
+
+    def _thread(self, target: Callable[[], None]) -> None:
+        threading.Thread(target=target, daemon=True).start()
+
+    # --- starting
+
+    def _launch(self, launch: machine.Launch) -> None:
+        job, attempt = self.job, launch.attempt
+        argv = self.argv(launch.settings)
+        told = record.Attempted(attempt, launch.rung, self.shown_argv(launch.settings), launch.settings)
+        try:
+            refuse_taken_port(job.wish.address)
+            output = Output(self._log(attempt), Scanner(), hidden=job.wish.secrets, echo=job.echo)
+            engine = EngineProcess(attempt, output, self._events.put)
+            engine.start(argv, job.environment)
+        except HostError as error:
+            self.job.tell(told)
+            self._events.put(
+                machine.LaunchFailed(
+                    attempt, f"{error.what}; hint: {error.hint}" if error.hint else error.what
+                )
+            )
+            return
+        self._engine = engine
+        self.job.tell(told)
+        self._thread(lambda: self._watch(engine))
+        self._thread(lambda: self._probe(engine, output.scanner))
+
+    def argv(self, settings: Settings) -> tuple[str, ...]:
+        """Return the whole command line of an attempt: catalogue's options, the user's untouched, the ladder's."""
+        wish = self.job.wish
+        model = settings.model or wish.model_path
+        options = (*wish.entry_args, *wish.engine_args, *render(settings, pins=wish.pins))
+        return self.job.installation.argv(model, options)
+
+    def shown_argv(self, settings: Settings) -> tuple[str, ...]:
+        """Return the command line of an attempt with every secret replaced."""
+        return tuple(redact(word, self.job.wish.secrets) for word in self.argv(settings))
+
+    def _log(self, attempt: int) -> BinaryIO | None:
+        try:
+            return open_log(self.job.log_folder, attempt)
+        except OSError as error:
+            self.job.warn(f"the engine's output cannot be kept in {self.job.log_folder}: {error}")
+            return None
+
+    # --- watching
+
+    def _watch(self, engine: EngineProcess) -> None:
+        while not engine.gone.wait(STIR_PERIOD_S):
+            engine.stir()
+
+    def _probe(self, engine: EngineProcess, scanner: Scanner) -> None:
+        import tenacity  # noqa: PLC0415 - while the engine starts, not before
+
+        address, gone = self.job.wish.address, engine.gone
+        waits = {"wait": tenacity.wait_fixed(HEALTH_PERIOD_S), "sleep": gone.wait}
+        until_gone = tenacity.stop_when_event_set(gone)
+        with contextlib.suppress(tenacity.RetryError):
+            tenacity.Retrying(
+                retry=tenacity.retry_if_result(lambda healthy: not healthy), stop=until_gone, **waits
+            )(probe.healthy, address)
+            if self.job.prove:
+                answer = tenacity.Retrying(
+                    retry=tenacity.retry_if_result(lambda answer: answer.verdict is probe.Verdict.NOT_YET),
+                    stop=tenacity.stop_any(until_gone, tenacity.stop_after_attempt(PROOF_TRIES)),
+                    wait=tenacity.wait_fixed(1.0),
+                    sleep=gone.wait,
+                    retry_error_callback=lambda state: state.outcome.result() if state.outcome else None,
+                )(probe.prove, address, api_key=self.job.wish.api_key)
+                if answer is None or answer.verdict is not probe.Verdict.PASSED:
+                    reason = f"/health is 200 and the first request fails: {answer.seen if answer else 'no answer'}"
+                    self._events.put(machine.ProbeFailed(engine.attempt, reason, scanner.effective))
+                    return
+            self._events.put(machine.ProbePassed(engine.attempt, scanner.effective))
+
+    # --- between attempts
+
+    def _await_release(self, attempt: int) -> None:
+        """Measure until the memory is back where it was before the start, or stands still, or time is up."""
+        import tenacity  # noqa: PLC0415 - while the engine starts, not before
+
+        before = self._baseline
+        if before.free_bytes is None:
+            self._events.put(machine.MemorySettled(attempt, self._measure()))
+            return
+        enough = before.free_bytes - RELEASE_SLACK_BYTES.get(before.kind, 0)
+        retrying = tenacity.Retrying(
+            retry=tenacity.retry_if_result(lambda device: (device.free_bytes or 0) < enough),
+            stop=tenacity.stop_after_delay(RELEASE_WAIT_S),
+            wait=tenacity.wait_fixed(RELEASE_POLL_S),
+            retry_error_callback=lambda state: state.outcome.result() if state.outcome else before,
+        )
+        self._events.put(machine.MemorySettled(attempt, retrying(self._measure)))
+
+    def _measure(self) -> Device:
+        return hardware.measure(
+            self._baseline.kind, cards=self.job.wish.cards, environment=self.job.environment
+        )
+
+
+def refuse_taken_port(address: Address) -> None:
+    """Raise `HostError` where the address cannot be listened on, naming who holds it if that can be seen."""
+    if address.uds:
+        return
+    family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as trial:
+        trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            trial.bind((address.host, address.port))
+        except OSError as error:
+            holder = _holder(address.port)
+            raise HostError(
+                f"port {address.port} cannot be listened on: {error.strerror}{holder}",
+                hint="stop what holds it, or choose another with --port",
+            ) from error
+
+
+def _holder(port: int) -> str:
+    import psutil  # noqa: PLC0415 - only to word an error
+
+    try:
+        for connection in psutil.net_connections(kind="inet"):
+            if connection.status == psutil.CONN_LISTEN and connection.laddr.port == port and connection.pid:
+                return f" (held by {psutil.Process(connection.pid).name()}, pid {connection.pid})"
+    except psutil.Error:
+        return ""
+    return ""

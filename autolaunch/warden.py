@@ -1,0 +1,171 @@
+"""The engine's parent: starts it, adopts every orphan of its tree, and ends the tree when told or orphaned.
+
+Runs as a process of its own between supervisor and engine (`python -I -S warden.py ARGV...`), standard library
+only, so that SIGKILL of the supervisor leaves nothing: the control pipe then reports its end and the warden
+kills what is left. It is a child subreaper (prctl(2)): processes that double-fork into sessions of their own
+still become its children, and wait(2) with ECHILD proves that none is left.
+
+stdin: orders, one byte each (`t` SIGTERM to the group, `k` kill the tree; end of file: kill the tree).
+stdout: facts, one line each (`started PID`, `refused ERRNO`, `exited STATUS`, `gone`).
+stderr: becomes the engine's stdout and stderr.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import select
+import signal
+import sys
+import time
+from pathlib import Path
+
+PR_SET_PDEATHSIG = 1
+PR_SET_CHILD_SUBREAPER = 36
+TRACKER_GRACE_S = 0.5
+"""How long Python's resource trackers may clean up shared memory after their clients are dead."""
+
+
+def prctl(option: int, value: int) -> bool:
+    """Call prctl(2); return whether the kernel knew the option."""
+    return ctypes.CDLL(None, use_errno=True).prctl(option, value, 0, 0, 0) == 0
+
+
+def processes() -> dict[int, tuple[int, int, str]]:
+    """Return every process: pid to (parent, session, state letter), from /proc."""
+    table = {}
+    for entry in os.scandir("/proc"):
+        if not entry.name.isdigit():
+            continue
+        try:
+            stat = Path(entry.path, "stat").read_bytes()
+        except OSError:
+            continue
+        fields = stat[stat.rindex(b")") + 2 :].split()  # the name may hold spaces and parentheses
+        table[int(entry.name)] = (int(fields[1]), int(fields[3]), fields[0].decode())
+    return table
+
+
+def tree(root: int, session: int) -> set[int]:
+    """Return the living descendants of `root` and the members of `session`, zombies and `root` left out."""
+    table = processes()
+    children: dict[int, list[int]] = {}
+    for pid, (parent, _, _) in table.items():
+        children.setdefault(parent, []).append(pid)
+    found, queue = set(), [root]
+    while queue:
+        for child in children.get(queue.pop(), ()):
+            if child not in found:
+                found.add(child)
+                queue.append(child)
+    found |= {pid for pid, (_, sid, _) in table.items() if sid == session}
+    return {pid for pid in found if table[pid][2] != "Z"} - {root, os.getpid()}
+
+
+def is_tracker(pid: int) -> bool:
+    """Whether a process is multiprocessing's resource tracker, which unlinks shared memory when alone."""
+    try:
+        return b"multiprocessing.resource_tracker" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return False
+
+
+def kill_tree(root: int, session: int, *, spare_trackers: bool) -> set[int]:
+    """Send SIGKILL to every member of the tree once; return those that were there."""
+    members = tree(root, session)
+    for pid in members:
+        if not (spare_trackers and is_tracker(pid)):
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, signal.SIGKILL)
+    return members
+
+
+def _tell(text: str) -> None:
+    with contextlib.suppress(OSError):  # a supervisor that is gone needs no news
+        os.write(1, text.encode() + b"\n")
+
+
+def _start(argv: list[str], parent: int) -> int:
+    pid = os.fork()
+    if pid:
+        return pid
+    try:
+        os.setsid()
+        prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:
+            os._exit(125)
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD, signal.SIGPIPE):
+            signal.signal(number, signal.SIG_DFL)
+        null = os.open(os.devnull, os.O_RDONLY)
+        facts = os.dup(1)
+        os.set_inheritable(facts, False)
+        os.dup2(null, 0)
+        os.dup2(2, 1)
+        os.execvp(argv[0], argv)  # noqa: S606 - an argv list, never a shell
+    except OSError as error:
+        os.write(facts, f"refused {error.errno}\n".encode())
+    finally:
+        os._exit(127)
+
+
+class Warden:
+    """The loop: one engine, one control pipe, children reaped as they end."""
+
+    def __init__(self, argv: list[str]) -> None:
+        prctl(PR_SET_CHILD_SUBREAPER, 1)
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE):
+            signal.signal(number, signal.SIG_IGN)
+        self.wake, writer = os.pipe()
+        for end in (self.wake, writer):
+            os.set_blocking(end, False)
+        signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        self.killing_since: float | None = None
+        self.leader = _start(argv, os.getpid())
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, 2)  # the output pipe must end with the engine's tree, not with us
+        _tell(f"started {self.leader}")
+
+    def reap(self) -> bool:
+        """Collect the dead; return False once no descendant is left."""
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return False
+            if pid == 0:
+                return True
+            if pid == self.leader:
+                _tell(f"exited {os.waitstatus_to_exitcode(status)}")
+
+    def obey(self) -> None:
+        """Read one order; the end of the pipe is the supervisor's end."""
+        order = os.read(0, 1)
+        if order == b"t":
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(self.leader, signal.SIGTERM)
+        elif order in (b"k", b""):
+            self.killing_since = time.monotonic() if self.killing_since is None else self.killing_since
+
+    def run(self) -> None:
+        """Serve until the tree is gone."""
+        watched = [0, self.wake]
+        while self.reap():
+            killing = self.killing_since is not None
+            ready, _, _ = select.select(watched, [], [], 0.02 if killing else None)
+            if self.wake in ready:
+                with contextlib.suppress(BlockingIOError):
+                    os.read(self.wake, 4096)
+            if 0 in ready:
+                self.obey()
+                if self.killing_since is not None:
+                    watched = [self.wake]  # nothing is left to be told
+            if self.killing_since is not None:
+                spare = time.monotonic() - self.killing_since < TRACKER_GRACE_S
+                kill_tree(os.getpid(), self.leader, spare_trackers=spare)
+        _tell("gone")
+
+
+if __name__ == "__main__":
+    Warden(sys.argv[1:]).run()
