@@ -3,14 +3,14 @@
     python -m tests.fake_engine --model m --port 8000            from the checkout
     python tests/fake_engine --model m --port 8000               from anywhere, with the path
 
-It starts in about 30 ms. What it does stands in a scenario: JSON in the environment variable FAKE_ENGINE, inline
-(begins with '{') or a file. Without one it becomes ready. Tests build it from Python:
+It starts in about 30 ms. What it does stands in a scenario: JSON in the environment variable FAKE_ENGINE,
+inline (begins with '{') or a file. Without one it becomes ready. Tests build it from Python:
 
     scenario = Scenario(starts=(Outcome(kind="kv_too_small"), Outcome(kind="ok")))
     environment = {**os.environ, **scenario.write(tmp_path / "scenario.json")}
 
-Everything of a scenario is recorded in its folder (that of the file, unless `folder` says another): see `ledger`,
-and `leftovers` for reading it. The vocabulary: `scenario` (Scenario, Rule, Outcome), `behaviours`, `memory`.
+Everything of a scenario is recorded in its folder (that of the file, unless `folder` says another): see
+`ledger`, and `leftovers` for reading it. The vocabulary: `scenario` (Scenario, Rule, Outcome), `behaviours`, `memory`.
 
 Examples of JSON:
 
@@ -18,14 +18,16 @@ Examples of JSON:
         {"folder": "/tmp/f", "starts": ["free_memory_low", "kv_too_small", "ok"]}
     fails while utilization is above 0.8, with a hung process that must be killed
         {"rules": [{"when": {"gpu_memory_utilization": {"gt": 0.8}},
-                    "do": {"kind": "kv_alloc_oom", "then": "hang", "behaviours": ["child", "ignore_sigterm"]}}]}
+                    "do": {"kind": "kv_alloc_oom", "then": "hang",
+                           "behaviours": ["child", "ignore_sigterm"]}}]}
     a 24 GiB card with 22 GiB free: every argument counts as it does for vLLM
         {"memory": {"total_gib": 24, "free_gib": 22}, "version": "0.24.0"}
     ready after a second, floods its output, dies of a CUDA OOM two seconds later and leaves a daemon behind
         {"starts": [{"kind": "ok", "delay_s": {"load": 1}, "behaviours": [
-            {"spam": {"bytes": 50000000, "phase": "serving"}}, {"die_after_ready_s": 2}, {"double_fork": {"clear_env": true}}]}]}
+            {"spam": {"bytes": 50000000, "phase": "serving"}},
+            {"die_after_ready_s": 2}, {"double_fork": {"clear_env": true}}]}]}
 
-Order of an outcome: the first rule that matches; else the n-th of `starts` (the last repeats); else `auto`. The kind
-"auto" asks the memory model where there is one and is "ok" where there is none. A scenario that is wrong ends
+The outcome of a start: the first rule that matches; else the n-th of `starts` (the last repeats); else "auto",
+which asks the memory model where there is one and is "ok" where there is none. A scenario that is wrong ends
 with exit status 97 and a line that begins with "fake engine:".
 """

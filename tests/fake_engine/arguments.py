@@ -65,14 +65,16 @@ SHORT = {
 
 DEFAULTS: Mapping[str, object] = {
     "port": 8000,
-    "gpu_memory_utilization": 0.92,
     "enforce_eager": False,
     "max_num_seqs": 256,
     "max_num_batched_tokens": 2048,
     "tensor_parallel_size": 1,
     "kv_cache_dtype": "auto",
 }
-"""What rules and the memory model see where nothing was given (V0 has 0.90; its texts say so themselves)."""
+"""What rules and the memory model see where nothing was given."""
+
+UTILIZATION = {"0.24.0": 0.92, "0.32.0": 0.92, "0.6.3": 0.9}
+"""The default of gpu_memory_utilization, by version."""
 
 SUFFIXES = {"k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 USAGE = "usage: api_server.py [-h] [--headless] [--api-server-count API_SERVER_COUNT]\n"
@@ -83,14 +85,15 @@ class UsageError(Exception):
 
 
 class Arguments(Record):
-    """`given` holds what stood on the command line, typed; `unknown` the options without a type, as written."""
+    """`given` is the command line, typed; `unknown` its options without a type; `utilization` the default."""
 
     given: Mapping[str, object]
     unknown: tuple[str, ...] = ()
+    utilization: float = 0.92
 
     def with_defaults(self) -> dict[str, object]:
         """Give all arguments, with vLLM's defaults where nothing was given."""
-        return {**DEFAULTS, **self.given}
+        return {**DEFAULTS, "gpu_memory_utilization": self.utilization, **self.given}
 
     def text(self, name: str, default: str) -> str:
         """Give an argument as text."""
@@ -105,11 +108,7 @@ class Arguments(Record):
     def names(self) -> tuple[str, ...]:
         """Give the model names that the server answers to."""
         served = self.given.get("served_model_name")
-        return (
-            tuple(served)
-            if isinstance(served, list) and served
-            else (self.text("model", "facebook/opt-125m"),)
-        )
+        return tuple(served) if isinstance(served, list) and served else (self.text("model", "facebook/opt-125m"),)
 
     def keys(self) -> tuple[str, ...]:
         """Give the API keys, if any."""
@@ -117,7 +116,7 @@ class Arguments(Record):
         return tuple(given) if isinstance(given, list) else ()
 
 
-def parse(argv: Sequence[str]) -> Arguments:
+def parse(argv: Sequence[str], version: str = "0.24.0") -> Arguments:
     """Read a command line; raise UsageError as argparse would."""
     given: dict[str, object] = {}
     unknown: list[str] = []
@@ -142,7 +141,7 @@ def parse(argv: Sequence[str]) -> Arguments:
             continue
         values = [value] if equals else _take(name, rest)
         given.update(_typed(word.partition("=")[0], name, values))
-    return Arguments(given=given, unknown=tuple(unknown))
+    return Arguments(given=given, unknown=tuple(unknown), utilization=UTILIZATION[version])
 
 
 def refuse_unknown_options(arguments: Arguments) -> None:
@@ -171,11 +170,10 @@ def _typed(option: str, name: str, values: list[str]) -> dict[str, object]:
         return {name[3:]: False}
     kind = TYPES[name]
     if kind == "flag":
-        return {name: values != ["false"] and values != ["False"]}
+        return {name: values not in (["false"], ["False"])}
     if not values:
-        raise UsageError(
-            f"argument --{name.replace('_', '-')}: expected {'at least ' if kind == 'list' else ''}one argument"
-        )
+        least = "at least " if kind == "list" else ""
+        raise UsageError(f"argument --{name.replace('_', '-')}: expected {least}one argument")
     if kind == "list":
         return {name: values}
     try:

@@ -32,10 +32,10 @@ class Behaviour(Record):
 
     def check(self) -> None:
         if getattr(self, "phase", "load") not in PHASES:
-            raise ScenarioError(f"{self._name}: unknown phase {self.phase!r}; known are {', '.join(PHASES)}")  # type: ignore[attr-defined]
+            raise ScenarioError(f"{self._name}: phase is not one of {', '.join(PHASES)}")
 
     @classmethod
-    def from_json(cls, value: Any, where: str) -> Behaviour:  # type: ignore[override]
+    def from_json(cls, value: Any, where: str) -> Behaviour:
         """Read a name, or an object of one name and its parameters."""
         name, given = (value, {}) if isinstance(value, str) else _one_pair(value, where)
         refuse_unknown({name: None}, BEHAVIOURS, where)
@@ -52,9 +52,7 @@ class Behaviour(Record):
 
     def to_json(self) -> Any:
         """Give the name alone, or the name with what is not at its default."""
-        given = {
-            name: plain(value) for name, value in vars(self).items() if value != self._defaults.get(name)
-        }
+        given = {name: plain(value) for name, value in vars(self).items() if value != self._defaults.get(name)}
         return {self._name: given} if given else self._name
 
 
@@ -213,7 +211,7 @@ class PrintSecret(Behaviour):
 
 
 class DieAfterReady(Behaviour):
-    """`seconds` after readiness it dies with the text of `kind` ("" prints nothing) and `code`, or by `signal`."""
+    """`seconds` after readiness it dies with the text of `kind` ("" is none) and `code`, or by `signal`."""
 
     _name = "die_after_ready_s"
     seconds: float = 0.2

@@ -38,7 +38,7 @@ def main(argv: Sequence[str], born: float, born_monotonic: float) -> NoReturn:
         outcome = choose(scenario, ledger.n, arguments.with_defaults())
         together = {**vars(outcome), "behaviours": (*scenario.behaviours, *outcome.behaviours)}
         life = Life(scenario, Outcome(**together), arguments, ledger)
-    except (ScenarioError, OSError, KeyError) as error:
+    except (ScenarioError, OSError, ValueError) as error:
         write(2, f"fake engine: {type(error).__name__}: {error}\n".encode())
         os._exit(SCENARIO_STATUS)
     life.run()
@@ -46,7 +46,7 @@ def main(argv: Sequence[str], born: float, born_monotonic: float) -> NoReturn:
 
 def _parse(argv: Sequence[str], scenario: Scenario) -> Arguments:
     try:
-        arguments = parse(argv)
+        arguments = parse(argv, scenario.version)
         if scenario.unknown_options == "refuse":
             refuse_unknown_options(arguments)
     except UsageError as error:

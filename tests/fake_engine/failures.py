@@ -1,8 +1,8 @@
 """How a failure looks in the log: the cause where it struck, then what the processes above say of it. Pure.
 
-`in` of a failure's texts says who prints its traceback: "core" the engine core; "rank" the workers where there
-are worker processes, else the engine core; "api" the API server; "runtime" the engine core while serving;
-"nobody" is a death without a word.
+`in` of a failure's texts says who prints its traceback: "core" the engine core; "rank" the workers where
+there are worker processes, else the engine core; "api" the API server; "runtime" the engine core while
+serving; "nobody" is a death without a word.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ EARLY = ("init", "load")
 
 
 def phase_of(speech: Speech, kind: str) -> str:
-    """Give the phase at which vLLM itself fails so; raise KeyError if this version has no text for it."""
+    """Give the phase at which vLLM itself fails so; raise ScenarioError if this version has no text for it."""
     return speech.texts.failure(kind, speech.flags)["at"][0]
 
 
@@ -56,9 +56,7 @@ def aftermath(speech: Speech, kind: str) -> Lines:
         said += _plain(speech, "process", own)
     if style["nccl"]:
         said.append((STDERR, style["nccl"]))
-    return said + _plain(
-        speech, "api_traceback", traceback(speech, speech.texts.failure("api", speech.flags))
-    )
+    return said + _plain(speech, "api_traceback", traceback(speech, speech.texts.failure("api", speech.flags)))
 
 
 def traceback(speech: Speech, entry: Entry, since: str = "", first: str = "") -> list[str]:

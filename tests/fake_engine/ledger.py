@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def stat_fields(pid: int | str) -> list[str]:
-    """Give /proc/<pid>/stat from its third field (the state) on; raise OSError if there is no such process."""
+    """Give /proc/<pid>/stat from its third field (the state) on; raise OSError if there is none."""
     with open(f"/proc/{pid}/stat", "rb") as file:  # noqa: PTH123  pathlib costs 5 ms of the start
         return file.read().rpartition(b")")[2].decode().split()
 

@@ -1,4 +1,4 @@
-"""For tests: which processes of a scenario still live, what was started, what happened. Reads `ledger`'s files."""
+"""For tests: which processes of a scenario still live, what was started, what happened; reads `ledger`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The life of the leader: phase by phase as the outcome says, until it is ready, fails, hangs or is stopped."""
+"""The life of the leader: phase by phase as the outcome says, until it serves, fails, hangs or is stopped."""
 
 from __future__ import annotations
 
@@ -62,13 +62,13 @@ class Life:
         self.kept: list[bytearray] = []
         self.serving = False
         given = arguments.with_defaults()
-        verdict = judge(scenario.memory, given) if scenario.memory else None
+        texts = Texts(scenario.version)
+        strict = "free_memory_low" in texts.kinds()
+        verdict = judge(scenario.memory, given, strict=strict) if scenario.memory else None
         self.kind = outcome.kind if outcome.kind != "auto" else verdict.kind if verdict else "ok"
         found = numbers(self.kind, {**(verdict.numbers if verdict else {}), **outcome.numbers}, given)
         self.max_model_len = int(found["max_model_len"])
-        self.speech = Speech(
-            Texts(scenario.version), *self._said(found), int(arguments.number("tensor_parallel_size", 1))
-        )
+        self.speech = Speech(texts, *self._said(found), int(arguments.number("tensor_parallel_size", 1)))
         own = phase_of(self.speech, self.kind) if self.kind != "ok" else ""
         self.failing = (self.kind != "ok" and (outcome.phase or own)) or ""
 

@@ -21,10 +21,10 @@ class MemoryModel(Record):
     """The card, the model and what the engine needs besides, all per GPU unless said.
 
     free_gib            free before the engine starts (NVML's view), None is total_gib.
-    context_gib         the engine's CUDA context: lowers what its snapshot sees, is not charged to its budget.
+    context_gib         the engine's CUDA context: lowers what its snapshot sees, not charged to its budget.
     weights_gib         of the whole model unquantized; `quantized` gives the share that is left, by method.
     activation          base + the larger of tokens' and sequences' share (the sampler's logits dominate).
-    graphs_gib          the estimate charged to the budget; graphs_actual_gib is what capture takes. 0 if eager.
+    graphs_gib          the estimate charged to the budget; capture takes graphs_actual_gib. 0 if eager.
     kv_bytes_per_token  of the whole model at two bytes a number; fp8 caches take half.
     """
 
@@ -92,23 +92,29 @@ def demand(model: MemoryModel, arguments: Mapping[str, object]) -> Demand:
     )
 
 
-def judge(model: MemoryModel, arguments: Mapping[str, object]) -> Verdict:
-    """Say how a start with these arguments ends, stage by stage as vLLM meets them."""
+def judge(model: MemoryModel, arguments: Mapping[str, object], *, strict: bool = True) -> Verdict:
+    """Say how a start with these arguments ends, stage by stage as vLLM meets them.
+
+    Not `strict` is V0, which does not compare free memory with the budget.
+    """
     need = demand(model, arguments)
     wanted = arguments.get("max_model_len")
     auto = wanted == -1
     max_len = (
-        int(_number(arguments, "max_model_len", model.model_max_len))
-        if wanted and not auto
-        else model.model_max_len
+        int(_number(arguments, "max_model_len", model.model_max_len)) if wanted and not auto else model.model_max_len
     )
     numbers = _numbers(model, arguments, need, max_len)
-    return Verdict(kind=_kind(model, arguments, need, numbers, auto), numbers=numbers)
+    strict = strict and not arguments.get("kv_cache_memory_bytes")
+    if numbers["max_seq_len"] > model.model_max_len:
+        kind = "config_error"
+    elif strict and need.free_gib < need.requested_gib:
+        kind = "free_memory_low"
+    else:
+        kind = _kind(model, need, numbers, auto=auto)
+    return Verdict(kind=kind, numbers=numbers)
 
 
-def _numbers(
-    model: MemoryModel, arguments: Mapping[str, object], need: Demand, max_len: int
-) -> dict[str, float]:
+def _numbers(model: MemoryModel, arguments: Mapping[str, object], need: Demand, max_len: int) -> dict[str, float]:
     block_bytes = need.token_bytes * model.block_size
     pool_tokens = max(0, int(need.pool_gib * GIB // block_bytes)) * model.block_size
     needed = -(-max_len // model.block_size) * block_bytes / GIB
@@ -131,13 +137,7 @@ def _numbers(
     }
 
 
-def _kind(
-    model: MemoryModel, arguments: Mapping[str, object], need: Demand, numbers: dict[str, float], auto: bool
-) -> str:
-    if numbers["max_seq_len"] > model.model_max_len:
-        return "config_error"
-    if need.free_gib < need.requested_gib and not arguments.get("kv_cache_memory_bytes"):
-        return "free_memory_low"
+def _kind(model: MemoryModel, need: Demand, numbers: dict[str, float], *, auto: bool) -> str:
     if need.weights_gib > need.free_gib:
         return _short(numbers, need.free_gib, 108)
     if need.weights_gib + need.activation_gib > need.free_gib:

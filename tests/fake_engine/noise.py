@@ -1,4 +1,4 @@
-"""Output for its own sake: floods, long lines, garbage. Gives bytes to write; `write` is the only output there is."""
+"""Output for its own sake: floods, long lines, garbage. `write` is the only output there is."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ GARBAGE = (
     b"\rLoading safetensors checkpoint shards:  50% Completed | 5/10 [00:01<00:01,  4.11it/s]"
     b"\rLoading safetensors checkpoint shards: 100% Completed | 10/10 [00:02<00:00,  4.01it/s]\n"
     b"\r\n\r\r\n"
-    b"\xef\xbb\xbfa byte order mark, \xc2\x85 a next-line character, \xe2\x80\xa8 a line separator, \x0b\x0c\x1c\x1d\n"
+    b"\xef\xbb\xbfa byte order mark, \xc2\x85 a next line, \xe2\x80\xa8 a line separator, \x0b\x0c\x1c\x1d\n"
     b"latin-1: caf\xe9 cr\xe8me\n"
     b"half a character at the end \xe2\x96"
     b"\x88\n"

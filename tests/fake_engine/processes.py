@@ -1,6 +1,6 @@
 """The processes below the leader: forked, titled, detached, deaf, holding a pipe or a port.
 
-Every one of them registers itself in the ledger before the leader goes on, so that no test can look too early.
+Every one of them registers itself in the ledger before the leader goes on, so no test looks too early.
 Must not print and must not decide.
 """
 
@@ -12,10 +12,11 @@ from contextlib import suppress
 
 from .behaviours import Child, DoubleFork, HoldPipe, HoldPort, IgnoreSigterm, Worker
 from .ledger import stat_fields
+from .record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
     from typing import NoReturn
 
     from .ledger import Ledger
@@ -23,7 +24,23 @@ if TYPE_CHECKING:
 
 STOPS = (signal.SIGTERM, signal.SIGINT)
 FIRST_FREE_FD, LAST_FD = 3, 256
+FAILED = 70
 BARE = "import signal\nwhile True:\n    signal.pause()\n"
+
+
+class Way(Record):
+    """How a process is set apart.
+
+    detach  a session of its own; orphan  its parent is gone at once; deaf  the signals that it ignores;
+    quiet   without the leader's output; bare  with an empty environment; keep  the one descriptor it keeps.
+    """
+
+    detach: bool = False
+    orphan: bool = False
+    deaf: tuple[int, ...] = ()
+    quiet: bool = False
+    bare: bool = False
+    keep: int = -1
 
 
 class Family:
@@ -44,33 +61,30 @@ class Family:
             self.start_core(worker.count if worker else 0)
         pipe = self.outcome.find(HoldPipe)
         if pipe:
-            self._grandchild("hold_pipe", setsid=pipe.setsid, deaf=pipe.ignore_sigterm)
+            deaf = STOPS if pipe.ignore_sigterm else self.deaf
+            self._fork("hold_pipe", "", Way(orphan=True, detach=pipe.setsid, deaf=deaf))
         port = self.outcome.find(HoldPort)
         if port:
-            self._grandchild("hold_port", setsid=port.setsid, deaf=port.ignore_sigterm, keep=listening)
+            deaf = STOPS if port.ignore_sigterm else self.deaf
+            self._fork("hold_port", "", Way(orphan=True, detach=port.setsid, deaf=deaf, quiet=True, keep=listening))
 
     def start_core(self, workers: int = 0) -> None:
         """Start the engine core, with workers below it, once."""
         if self.core:
             return
+        way = Way(deaf=self.deaf)
 
         def below() -> list[int]:
-            return [self._fork(f"worker{rank}", f"VLLM::Worker_TP{rank}")[0] for rank in range(workers)]
+            return [self._fork(f"worker{rank}", f"VLLM::Worker_TP{rank}", way)[0] for rank in range(workers)]
 
-        self.core, *rest = self._fork("core", "VLLM::EngineCore", inside=below)
+        self.core, *rest = self._fork("core", "VLLM::EngineCore", way, below)
         self.workers = tuple(rest)
 
     def detach(self, behaviour: DoubleFork) -> None:
         """Start a process that leaves the leader's session and parent."""
-        everything = (*STOPS, signal.SIGHUP)
-        self._fork(
-            "double_fork",
-            "",
-            detach=True,
-            deaf=everything,
-            quiet=not behaviour.keep_output,
-            bare=behaviour.clear_env,
-        )
+        deaf = (*STOPS, signal.SIGHUP)
+        quiet = not behaviour.keep_output
+        self._fork("double_fork", "", Way(detach=True, orphan=True, deaf=deaf, quiet=quiet, bare=behaviour.clear_env))
 
     def end(self) -> None:
         """Kill the engine core and the workers, as vLLM's own shutdown does, and reap the core."""
@@ -83,24 +97,7 @@ class Family:
                 os.waitpid(self.core, 0)
         self.core, self.workers = 0, ()
 
-    def _grandchild(self, role: str, *, setsid: bool, deaf: bool, keep: int = -1) -> None:
-        """Start a process whose parent is gone at once, in the leader's session unless `setsid`."""
-        stops = STOPS if deaf else self.deaf
-        self._fork(role, "", detach=setsid, orphan=True, deaf=stops, quiet=role == "hold_port", keep=keep)
-
-    def _fork(
-        self,
-        role: str,
-        title: str,
-        *,
-        inside: Callable[[], list[int]] = list,
-        detach: bool = False,
-        orphan: bool = False,
-        deaf: Sequence[int] | None = None,
-        quiet: bool = False,
-        bare: bool = False,
-        keep: int = -1,
-    ) -> list[int]:
+    def _fork(self, role: str, title: str, way: Way, inside: Callable[[], list[int]] = list) -> list[int]:
         """Fork; give the pids of the process that stays and of those it started, all registered."""
         signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
         reading, writing = os.pipe()
@@ -108,42 +105,44 @@ class Family:
         if first:
             os.close(writing)
             told = _drain(reading)
-            if detach or orphan:
+            if way.orphan:
                 os.waitpid(first, 0)
             signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)
             return [int(pid) for pid in told.split()]
         try:
-            if detach:
+            if way.detach:
                 os.setsid()
-            if (detach or orphan) and os.fork():
+            if way.orphan and os.fork():
                 os._exit(0)
-            self._settle(self.deaf if deaf is None else deaf, quiet=quiet, keep=(keep, writing))
+            _settle(way, writing)
             self.ledger.register(role)
             if title:
                 retitle(title)
             os.write(writing, " ".join(str(pid) for pid in (os.getpid(), *inside())).encode())
             os.close(writing)
-            _live(bare=bare)
+            _live(bare=way.bare)
         finally:
-            os._exit(70)
+            os._exit(FAILED)
 
-    def _settle(self, deaf: Sequence[int], *, quiet: bool, keep: tuple[int, int]) -> None:
-        for number in (*STOPS, signal.SIGHUP):
-            signal.signal(number, signal.SIG_IGN if number in deaf else signal.SIG_DFL)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)
-        for handle in range(FIRST_FREE_FD, LAST_FD):
-            if handle not in keep:
-                with suppress(OSError):
-                    os.close(handle)
-        if keep[0] >= 0:
-            import socket
 
-            socket.socket(fileno=os.dup(keep[0])).listen(16)
-        if quiet:
-            nothing = os.open(os.devnull, os.O_RDWR)
-            for handle in (0, 1, 2):
-                os.dup2(nothing, handle)
-            os.close(nothing)
+def _settle(way: Way, writing: int) -> None:
+    """Give the calling process its signals and descriptors."""
+    for number in (*STOPS, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN if number in way.deaf else signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)
+    for handle in range(FIRST_FREE_FD, LAST_FD):
+        if handle not in (way.keep, writing):
+            with suppress(OSError):
+                os.close(handle)
+    if way.keep >= 0:
+        import _socket
+
+        _socket.socket(fileno=os.dup(way.keep)).listen(16)
+    if way.quiet:
+        nothing = os.open(os.devnull, os.O_RDWR)
+        for handle in (0, 1, 2):
+            os.dup2(nothing, handle)
+        os.close(nothing)
 
 
 def _drain(handle: int) -> bytes:
@@ -164,7 +163,7 @@ def _live(*, bare: bool) -> NoReturn:
 
 
 def retitle(title: str) -> None:
-    """Change what ps shows of the calling process, as setproctitle does; where that is not allowed, nothing."""
+    """Change what ps shows of the calling process, as setproctitle does, where that is allowed."""
     with suppress(OSError, ValueError), open("/proc/self/comm", "w", encoding="utf-8") as comm:  # noqa: PTH123
         comm.write(title[:15])
     with suppress(OSError, ValueError):

@@ -78,17 +78,11 @@ class Record:
         if not isinstance(value, dict):
             raise ScenarioError(f"{where}: expected an object, found {value!r}")
         refuse_unknown(value, cls._fields, where)
-        return cls(
-            **{name: _read(cls._fields[name], item, f"{where}.{name}") for name, item in value.items()}
-        )
+        return cls(**{name: _read(cls._fields[name], item, f"{where}.{name}") for name, item in value.items()})
 
     def to_json(self) -> Any:
         """Give the JSON form, without what is at its default."""
-        return {
-            name: plain(value)
-            for name, value in vars(self).items()
-            if value != self._defaults.get(name, _MISSING)
-        }
+        return {name: plain(value) for name, value in vars(self).items() if value != self._defaults.get(name, _MISSING)}
 
 
 def plain(value: Any) -> Any:

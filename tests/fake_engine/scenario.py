@@ -1,4 +1,4 @@
-"""What a fake engine is to do, as pure data: Scenario, Outcome, Rule; from JSON, to JSON, into an environment.
+"""What a fake engine is to do, as pure data: Scenario, Outcome, Rule; from and to JSON and an environment.
 
 The vocabulary is documented on the fields here, on `behaviours` and on `memory.MemoryModel`. Unknown keys are
 errors. Must not act.
@@ -97,7 +97,7 @@ class Outcome(Record):
             _among("Outcome.delay_s", phase, (*PHASES, "exit", "shutdown"))
 
     @classmethod
-    def from_json(cls, value: object, where: str) -> Outcome:  # type: ignore[override]
+    def from_json(cls, value: object, where: str) -> Outcome:
         """Read an outcome object, or a bare kind."""
         return super().from_json({"kind": value} if isinstance(value, str) else value, where)
 

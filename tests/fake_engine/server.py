@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from .scenario import Outcome
 
 WORDS = ("Hello", ",", " I", " am", " a", " fake", " engine", ".")
-OPEN_ROUTES = ("/health", "/metrics", "/version", "/ping", "/load")
 METRICS = '# TYPE vllm:num_requests_running gauge\nvllm:num_requests_running{{engine="0",model_name="{model}"}} 0.0\n'
 DEAD = "EngineCore encountered an issue. See stack trace (above) for the root cause."
 
@@ -53,7 +52,7 @@ class Service:
 
     def models(self) -> dict[str, Any]:
         """Give the answer of /v1/models."""
-        cards = [
+        cards: list[dict[str, Any]] = [
             {
                 "id": name,
                 "object": "model",
@@ -101,9 +100,7 @@ class Handler(BaseHTTPRequestHandler):
         if path in ("/health", "/ping"):
             self._answer(self.service.health(), b"")
         elif path == "/metrics":
-            self._answer(
-                200, METRICS.format(model=self.service.names[0]).encode(), "text/plain; version=0.0.4"
-            )
+            self._answer(200, METRICS.format(model=self.service.names[0]).encode(), "text/plain; version=0.0.4")
         elif path == "/version":
             self._json(200, {"version": self.service.version})
         elif path == "/v1/models":

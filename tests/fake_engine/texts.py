@@ -1,4 +1,4 @@
-"""The texts of vLLM by version: reads `data/<version>.txt`, renders log lines and tracebacks. Pure but for reading.
+"""The texts of vLLM by version: reads `data/<version>.txt`, renders log lines and tracebacks.
 
 A data file has sections. `[style]` holds the prefixes. `[phase NAME]` holds the lines of a phase:
 
@@ -8,15 +8,17 @@ A data file has sections. `[style]` holds the prefixes. `[phase NAME]` holds the
     ?eager ...  ?!eager ...        only if the flag is set, or not set
     -- kv_none kv_too_small        a start that fails so prints no further; `-- *` is every other kind
 
-`[failure KIND]` says whose failure it is (`in`), at which phase (`at`), the chunks of its traceback (`frames`) and
-its last lines (`text`); `[frames NAME]` holds a chunk, a frame a line: file:line | function | source | what is
-underlined. All texts are templates of str.format.
+`[failure KIND]` says whose failure it is (`in`), at which phase (`at`), the chunks of its traceback
+(`frames`) and its last lines (`text`); `[frames NAME]` holds a chunk, a frame a line: file:line | function | source |
+what is underlined. Texts are templates of str.format, frames are not.
 """
 
 from __future__ import annotations
 
 import os
 import time
+
+from .record import ScenarioError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -30,6 +32,7 @@ class Texts:
     """The sections of one version's data file."""
 
     def __init__(self, version: str) -> None:
+        self.version = version
         path = f"{os.path.dirname(os.path.abspath(__file__))}/data/{version}.txt"  # noqa: PTH100, PTH120
         self.sections: dict[str, list[str]] = {}
         lines: list[str] = []
@@ -50,9 +53,11 @@ class Texts:
         )
 
     def failure(self, kind: str, flags: frozenset[str]) -> dict[str, list[str]]:
-        """Give the entries of a failure, each a list; an entry for a flag that is set replaces the plain one."""
+        """Give the entries of a failure, each a list; one for a flag that is set replaces the plain one."""
         plain: dict[str, list[str]] = {}
         special: dict[str, list[str]] = {}
+        if f"failure {kind}" not in self.sections:
+            raise ScenarioError(f"vLLM {self.version} has no text for {kind}; it has {', '.join(self.kinds())}")
         for line in self.sections[f"failure {kind}"]:
             name, value = _pair(line)
             name, mark, flag = name.partition("?")
@@ -63,7 +68,7 @@ class Texts:
         return {**plain, **special}
 
     def traceback(self, chunks: Sequence[str], since: str = "") -> list[str]:
-        """Give the frames of the named chunks as Python prints them, from the first whose path holds `since`."""
+        """Give the frames of the named chunks as Python prints them, from the first that holds `since`."""
         lines: list[str] = []
         frames = [line for chunk in chunks for line in self.sections[f"frames {chunk}"]]
         first = next((n for n, line in enumerate(frames) if since in line), 0)

@@ -24,12 +24,13 @@ PLAUSIBLE: Mapping[str, float] = {
 """Numbers of a 24 GiB card with GLM-4-9B, for a failure that was asked for and not computed."""
 
 OOM = (
-    "CUDA out of memory. Tried to allocate {tried}. GPU 0 has a total capacity of {total_gib:.2f} GiB of which "
-    "{left_mib:.2f} MiB is free. Including non-PyTorch memory, this process has {in_use_gib:.2f} GiB memory in use. "
-    "Of the allocated memory {allocated_gib:.2f} GiB is allocated by PyTorch, and 12.64 MiB is reserved by PyTorch but "
-    "unallocated. If reserved but unallocated memory is large try setting "
-    "PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True to avoid fragmentation.  See documentation for Memory Management"
-    "  (https://docs.pytorch.org/docs/stable/notes/cuda.html#optimizing-memory-usage-with-pytorch-cuda-alloc-conf)"
+    "CUDA out of memory. Tried to allocate {tried}. GPU 0 has a total capacity of {total_gib:.2f} GiB of "
+    "which {left_mib:.2f} MiB is free. Including non-PyTorch memory, this process has {in_use_gib:.2f} GiB memory in "
+    "use. Of the allocated memory {allocated_gib:.2f} GiB is allocated by PyTorch, and 12.64 MiB is reserved by "
+    "PyTorch but unallocated. If reserved but unallocated memory is large try setting "
+    "PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True to avoid fragmentation.  See documentation for Memory "
+    "Management  (https://docs.pytorch.org/docs/stable/notes/cuda.html"
+    "#optimizing-memory-usage-with-pytorch-cuda-alloc-conf)"
 )
 SECRET = frozenset({"api_key"})
 WHOLE = ("estimated_max_len", "model_max_len", "max_model_len", "max_seq_len", "kv_cache_tokens", "num_seqs")
@@ -50,9 +51,7 @@ def numbers(kind: str, given: Mapping[str, float], arguments: Mapping[str, objec
         known["available_kv_gib"] = -1.79
     tokens = int(known["available_kv_gib"] * 1024**3 // (40960 * 16)) * 16
     known.setdefault("kv_cache_tokens", max(0, tokens))
-    known.setdefault(
-        "max_model_len", known["max_seq_len"] if wanted != -1 else min(tokens, known["max_seq_len"])
-    )
+    known.setdefault("max_model_len", known["max_seq_len"] if wanted != -1 else min(tokens, known["max_seq_len"]))
     known.setdefault("in_use_gib", known["free_gib"])
     return known
 
@@ -60,14 +59,11 @@ def numbers(kind: str, given: Mapping[str, float], arguments: Mapping[str, objec
 def fill_values(arguments: Arguments, found: Mapping[str, float], *, reveal: bool) -> dict[str, object]:
     """Give the values of all placeholders but the pids."""
     given = arguments.with_defaults()
-    values: dict[str, object] = {
-        name: int(value) if name in WHOLE else value for name, value in found.items()
-    }
+    values: dict[str, object] = {name: int(value) if name in WHOLE else value for name, value in found.items()}
     total = found["total_gib"]
     graph_share = found["graphs_gib"] / total
     values |= {
-        name: round(float(found[name]), 2)
-        for name in ("free_gib", "total_gib", "requested_gib", "needed_kv_gib")
+        name: round(float(found[name]), 2) for name in ("free_gib", "total_gib", "requested_gib", "needed_kv_gib")
     }
     values["available_kv_gib"] = round(float(found["available_kv_gib"]), 2)
     values |= {
@@ -76,7 +72,7 @@ def fill_values(arguments: Arguments, found: Mapping[str, float], *, reveal: boo
         "host": arguments.text("host", "0.0.0.0"),
         "port": arguments.number("port", 8000),
         "ranks": arguments.number("tensor_parallel_size", 1),
-        "non_default": non_default(arguments.given, reveal=reveal),
+        "non_default": repr(shown(arguments.given, reveal=reveal)),
         "architecture": "GlmForCausalLM",
         "eager": bool(given.get("enforce_eager")),
         "quantization": given.get("quantization"),
@@ -92,6 +88,9 @@ def fill_values(arguments: Arguments, found: Mapping[str, float], *, reveal: boo
         "grown_gib": found["free_gib"] + 1.5,
         "signal": "SIGTERM",
         "tried_bytes": int(found["tried_to_allocate_mib"] * 1024**2),
+        "namespace": ", ".join(f"{name}={value!r}" for name, value in shown(arguments.given, reveal=reveal).items()),
+        "free_bytes": int(found["free_gib"] * 1024**3),
+        "grown_bytes": int((found["free_gib"] + 1.5) * 1024**3),
         "cr": "\r",
         "n": 812,
     }
@@ -110,6 +109,6 @@ def _out_of_memory(found: Mapping[str, float]) -> dict[str, object]:
     return {"oom_plain": text, "oom": f"torch.OutOfMemoryError: {text}"}
 
 
-def non_default(given: Mapping[str, object], *, reveal: bool) -> str:
-    """Give vLLM's `non-default args` dictionary; the API key only if asked to reveal it."""
-    return repr({name: value for name, value in given.items() if reveal or name not in SECRET})
+def shown(given: Mapping[str, object], *, reveal: bool) -> dict[str, object]:
+    """Give the arguments that vLLM prints at its start; the API key only if asked to reveal it."""
+    return {name: value for name, value in given.items() if reveal or name not in SECRET}
