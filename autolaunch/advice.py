@@ -59,7 +59,7 @@ def _weights_oom(n: Numbers) -> tuple[str, ...]:
 
 def _profile_oom(n: Numbers) -> tuple[str, ...]:
     return (
-        "The weights fit, the trial forward pass does not: lower --max-num-batched-tokens, then --max-num-seqs.",
+        f"The weights fit, the trial forward pass does not{_tried(n)}: lower --max-num-batched-tokens, then --max-num-seqs.",
         "For a multimodal model also set --limit-mm-per-prompt; then --enforce-eager.",
         "Lowering --gpu-memory-utilization does not help: the trial pass is not bound by it.",
     )
@@ -90,9 +90,7 @@ def _kv_too_small(n: Numbers) -> tuple[str, ...]:
 
 def _seqs_too_many(n: Numbers) -> tuple[str, ...]:
     seqs = n.get("num_seqs")
-    return (
-        f"Set --max-num-seqs {int(seqs)}." if seqs else "Lower --max-num-seqs to the number of cache blocks.",
-    )
+    return (f"Set --max-num-seqs {int(seqs)}." if seqs else "Lower --max-num-seqs to the number of cache blocks.",)
 
 
 def _kv_alloc_oom(n: Numbers) -> tuple[str, ...]:
@@ -185,8 +183,6 @@ _PLAIN: dict[Kind, tuple[str, ...]] = {
         "Compiling kernels failed: check the compiler and the CUDA toolkit that the line names.",
         "--enforce-eager may avoid the compiler.",
     ),
-    Kind.OTHER_CRASH: (
-        "The engine crashed for a reason that is not memory: the line and the log above it say where.",
-    ),
+    Kind.OTHER_CRASH: ("The engine crashed for a reason that is not memory: the line and the log above it say where.",),
     Kind.UNKNOWN: ("The log names no cause: look at the whole log, and at the exit code.",),
 }

@@ -23,14 +23,17 @@ _PREFIX = re.compile(
     | \[?\d\d:\d\d:\d\d(?:[.,]\d{1,9})?\]?(?=\s)
     | std(?:out|err)\ [FP]\s
     | [A-Z][a-z]{2}\ [ \d]\d\ \d\d:\d\d:\d\d\ [\w.-]{1,80}\ [\w.@/-]{1,80}(?:\[\d{1,9}\])?:
-    | [\w./-]{1,80}\ {0,40}\|\s
-    | \((?P<who>[\w.:/ -]{1,60}?)\ ?pid=(?P<pid>\d{1,10})(?:,\ ip=[\w.:]{1,60})?\)
+    | [\w./-]{1,80}\ {1,40}\|\s
+    | vLLM\ STD(?:OUT|ERR):
+    | \(Process\)
+    | \[Stage-\d{1,4}\]
+    | \((?P<who>[\w.:/=,\ -]{1,60}?)\ ?pid=(?P<pid>\d{1,10})(?:,\ ip=[\w.:]{1,60})?\)
     | \[(?:rank|default)?\d{1,4}\]:
     | \[(?P<torch>[EWIF])\d{2,4}\ [\d:.]{4,24}\ [\w./+-]{1,80}:\d{1,6}\]
     | (?P<level>ERROR|INFO|WARNING|CRITICAL|DEBUG|WARN)\ \d\d-\d\d\ \d\d:\d\d:\d\d(?:\.\d{1,6})?
         (?:\ \[?(?P<file>[\w./-]{1,120}):\d{1,6}\]?)?
-    | (?P<plain>ERROR|INFO|WARNING|CRITICAL|DEBUG):(?=\s)
-    | \[(?P<bracket>ERROR|INFO|WARNING|CRITICAL|DEBUG)\]
+    | (?P<plain>ERROR|INFO|WARNING|CRITICAL|DEBUG)(?::(?=\s)|(?=\s))
+    | \[(?P<bracket>ERROR|INFO|WARNING|CRITICAL|DEBUG|Error|Info|Warning|Debug)\]
     """,
     re.VERBOSE,
 )
@@ -82,6 +85,6 @@ def parse(line: str) -> LogLine:
             found["who"], found["pid"] = match["who"], match["pid"]
         level = match["level"] or match["plain"] or match["bracket"] or match["torch"]
         if level:
-            found["level"], found["file"] = level, match["file"] or ""
+            found["level"], found["file"] = level.upper(), match["file"] or ""
     text = line[position:].rstrip(" \t\r`")
     return LogLine(text=text, low=text.lower(), **found)
