@@ -42,8 +42,8 @@ def catalog() -> dict[str, Entry]:
         model = facts["model"]
         if model.startswith("package:"):
             model = str(here.with_name("models") / model.removeprefix("package:"))
-        facts = {**facts, "model": model, "engine_args": tuple(facts.get("engine_args", ()))}
-        entries[name] = Entry(name=name, **facts)
+        known = {**facts, "model": model, "engine_args": tuple(facts.get("engine_args", ()))}
+        entries[name] = Entry(name=name, **known)
     return entries
 
 
@@ -55,9 +55,7 @@ def find_model(name: str) -> Entry:
     path = Path(name).expanduser()
     if path.is_dir():
         if not any(path.glob("*.json")) and not any(path.glob("*.gguf")):
-            raise WishError(
-                f"the folder {name} holds no model: no config.json in it", hint="give the model's folder"
-            )
+            raise WishError(f"the folder {name} holds no model: no config.json in it", hint="give the model's folder")
         return Entry(name=name, model=str(path))
     if path.is_file() and path.suffix == ".gguf":
         return Entry(name=name, model=str(path))
@@ -68,9 +66,7 @@ def find_model(name: str) -> Entry:
     near = difflib.get_close_matches(name.lower(), known, n=1)
     hint = f"did you mean {near[0]!r}? " if near else ""
     what = (
-        f"there is no folder {name}"
-        if "/" in name or name.startswith((".", "~"))
-        else f"no model is known as {name!r}"
+        f"there is no folder {name}" if "/" in name or name.startswith((".", "~")) else f"no model is known as {name!r}"
     )
     raise WishError(
         what,

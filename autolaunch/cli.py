@@ -23,7 +23,7 @@ LATER = ("plan", "history", "systemd", "logs", "report")
 """Names kept for commands to come, so that none of them is ever taken for a model."""
 
 
-class Size(click.ParamType):
+class Size(click.ParamType):  # type: ignore[type-arg]  # generic only since click 8.2
     """An amount of memory with its unit."""
 
     name = "size"
@@ -36,7 +36,7 @@ class Size(click.ParamType):
             self.fail(str(error), param, ctx)
 
 
-class Tokens(click.ParamType):
+class Tokens(click.ParamType):  # type: ignore[type-arg]  # generic only since click 8.2
     """A number of tokens, as vLLM reads it."""
 
     name = "tokens"
@@ -109,9 +109,7 @@ def _option(name: str, **more: Any) -> Callable[[Any], Any]:
 
 @cli.command(cls=ServeCommand, context_settings={"help_option_names": ["-h", "--help"]})
 @_option("--engine", metavar="CMD", help="Command that starts vLLM's OpenAI server; arguments are appended.")
-@_option(
-    "--engine-version", metavar="V", help="The engine's vLLM version, where its metadata cannot be read."
-)
+@_option("--engine-version", metavar="V", help="The engine's vLLM version, where its metadata cannot be read.")
 @_option("--strategy", default="default", show_default=True, metavar="NAME|FILE", help="The ladder.")
 @_option("--record", type=click.Path(path_type=Path, dir_okay=False), help="Append one JSON line per event.")
 @_option("--check", is_flag=True, help="Bring it up, prove it, print the command line, stop it.")
@@ -139,9 +137,7 @@ def _option(name: str, **more: Any) -> Callable[[Any], Any]:
 @_option("--concurrency", type=click.IntRange(1), default=1, show_default=True, metavar="N",
          help="Full-length requests that must fit at once.")  # fmt: skip
 @_option("--memory", type=Size(), metavar="SIZE", help='Absolute budget per GPU, for example "22GiB".')
-@_option(
-    "--state-dir", type=click.Path(path_type=Path, file_okay=False), help="Where logs and records are kept."
-)
+@_option("--state-dir", type=click.Path(path_type=Path, file_okay=False), help="Where logs and records are kept.")
 @_option("--no-memory", is_flag=True, help="Neither read nor write remembered outcomes.")
 @_option("--no-prove", is_flag=True, help="READY at /health already, without a real completion.")
 @_option("--engine-log", type=click.Choice(["file", "inherit"]), default="file", show_default=True,
@@ -154,7 +150,7 @@ def _option(name: str, **more: Any) -> Callable[[Any], Any]:
     help="For stderr.",
 )
 @click.pass_context
-def serve(ctx: click.Context, **chosen: Any) -> None:
+def serve(ctx: click.Context, /, **chosen: Any) -> None:
     """Serve MODEL: a catalogue alias, a hub id or a folder. Every option not listed here goes to vLLM unchanged."""
     _raise_exit(start(ctx.meta["model"], ctx.meta["engine_args"], Options(**chosen)))
 
@@ -251,9 +247,7 @@ def start(model: str | None, engine_args: Sequence[str], options: Options) -> Ex
         say(f"autolaunch {__version__}: {wish.model}, {version}, strategy {strategy.name}")
         say(f"  {where}: {gib(device.free_bytes)} free of {gib(device.total_bytes)}")
     talk.tell(
-        record.Planned(
-            climb.settings, {}, _basis(climb.settings, wish.pins, device.kind is not DeviceKind.UNKNOWN)
-        )
+        record.Planned(climb.settings, {}, _basis(climb.settings, wish.pins, device.kind is not DeviceKind.UNKNOWN))
     )
     code = supervisor.run()
     if options.check and code is ExitCode.STOPPED and supervisor.proven is not None:
@@ -263,11 +257,7 @@ def start(model: str | None, engine_args: Sequence[str], options: Options) -> Ex
 
 def _basis(settings: Settings, pins: frozenset[str], measured: bool) -> dict[str, str]:
     return {
-        name: "pinned"
-        if name in pins
-        else "measured"
-        if measured and name == "gpu_memory_utilization"
-        else "strategy"
+        name: "pinned" if name in pins else "measured" if measured and name == "gpu_memory_utilization" else "strategy"
         for name in settings.as_json()
     }
 
@@ -337,9 +327,7 @@ def _raise_exit(code: ExitCode) -> None:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; every error becomes a message with a hint and its exit code."""
     try:
-        cli.main(
-            args=None if arguments is None else list(arguments), prog_name="autolaunch", standalone_mode=False
-        )
+        cli.main(args=None if arguments is None else list(arguments), prog_name="autolaunch", standalone_mode=False)
     except AutolaunchError as error:
         click.echo(f"error: {error.what}", err=True)
         if error.hint:

@@ -10,6 +10,7 @@ import fcntl
 import os
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -41,6 +42,9 @@ STIR_PERIOD_S = 1.0
 IDLE_SHARE = 0.02
 """Processor use below this share of one core is an idle event loop, not work."""
 
+LONGEST_BASE = 40
+"""vLLM puts unix sockets with 36-letter names into TMPDIR, and a socket's path holds 107 bytes."""
+
 Post = Callable[[EngineEvent], None]
 
 
@@ -63,20 +67,22 @@ class EngineProcess:
 
     def start(self, argv: Sequence[str], environment: Mapping[str, str]) -> None:
         """Start the engine; raise `HostError` where the operating system refuses."""
+        temporary = _temporary_folder(environment)
         reading, writing = os.pipe()
         with contextlib.suppress(OSError):
             fcntl.fcntl(reading, F_SETPIPE_SZ, PIPE_BYTES)
         try:
             self._warden = subprocess.Popen(
-                [sys.executable, "-I", "-S", str(Path(warden.__file__)), *argv],
+                [sys.executable, "-I", "-S", str(Path(warden.__file__)), temporary, *argv],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=writing,
-                env={"PYTHONUNBUFFERED": "1", **environment},
+                env={**environment, **_own_variables(environment, temporary)},
                 start_new_session=True,
             )
         except OSError as error:
             os.close(reading)
+            warden.remove(temporary)
             raise HostError(
                 f"no process can be started: {error}", hint="check the limits of processes and files"
             ) from error
@@ -166,6 +172,33 @@ class EngineProcess:
             if pipe is not None:
                 with contextlib.suppress(OSError):
                     pipe.close()
+
+
+def _temporary_folder(environment: Mapping[str, str]) -> str:
+    """Make the folder for one engine's sockets and temporary files; raise `HostError` where that is impossible."""
+    base = environment.get("TMPDIR") or tempfile.gettempdir()
+    if len(base) > LONGEST_BASE:
+        base = "/tmp"  # noqa: S108 - mkdtemp makes a folder of its own in it
+    try:
+        return tempfile.mkdtemp(prefix="autolaunch-", dir=base)
+    except OSError as error:
+        raise HostError(
+            f"no folder can be made in {base}: {error.strerror}", hint="set TMPDIR to one that can"
+        ) from error
+
+
+def _own_variables(environment: Mapping[str, str], temporary: str) -> dict[str, str]:
+    """Return what the engine's environment needs beside the user's: prompt output, its own TMPDIR.
+
+    The compile cache stays where it would have been, since it must outlive the attempt.
+    """
+    base = environment.get("TMPDIR") or tempfile.gettempdir()
+    return {
+        "PYTHONUNBUFFERED": environment.get("PYTHONUNBUFFERED", "1"),
+        "TMPDIR": temporary,
+        "TORCHINDUCTOR_CACHE_DIR": environment.get("TORCHINDUCTOR_CACHE_DIR")
+        or str(Path(base, f"torchinductor_{os.getuid()}")),
+    }
 
 
 def _cpu_seconds(leader: int) -> float:

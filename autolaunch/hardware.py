@@ -144,9 +144,7 @@ def _host(environment: Mapping[str, str]) -> Device:
     limit, used = _cgroup()
     if limit is not None and limit < total:
         total, available = limit, max(0, min(available, limit - used))
-    return Device(
-        kind=DeviceKind.CPU, name=f"host memory, node {node}", total_bytes=total, free_bytes=available
-    )
+    return Device(kind=DeviceKind.CPU, name=f"host memory, node {node}", total_bytes=total, free_bytes=available)
 
 
 def _node(environment: Mapping[str, str]) -> int:

@@ -66,9 +66,7 @@ def find_engine(command: str | None, *, version: str | None, environment: Mappin
         return Installation((python, "-m", MODULE), _engine(packages, version))
     script = shutil.which("vllm", path=environment.get("PATH"))
     if script:
-        return Installation(
-            (script, "serve"), _engine(_packages(_shebang(Path(script)), environment), version)
-        )
+        return Installation((script, "serve"), _engine(_packages(_shebang(Path(script)), environment), version))
     raise HostError(
         f"no vLLM was found: not beside {sys.executable}, not in python3 on PATH, no vllm command",
         hint=_INSTALL_HINT,

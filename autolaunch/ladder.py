@@ -61,9 +61,7 @@ class Exhausted:
     closest: tuple[str, ...]
 
 
-def begin(
-    strategy: Strategy, limits: Limits, pinned: Settings, *, pins: frozenset[str], situation: Situation
-) -> Climb:
+def begin(strategy: Strategy, limits: Limits, pinned: Settings, *, pins: frozenset[str], situation: Situation) -> Climb:
     """Return the climb at its first attempt: pinned values, then the strategy's start, within the limits."""
     settings = pinned
     if "gpu_memory_utilization" not in pins:
@@ -93,9 +91,7 @@ def _start_context(strategy: Strategy, limits: Limits, situation: Situation) -> 
     return AUTO if situation.engine.fits_context_itself and limits.concurrency == 1 else None
 
 
-def unmet(
-    climb: Climb, effective: Effective, situation: Situation
-) -> tuple[Failure, Step | Exhausted] | None:
+def unmet(climb: Climb, effective: Effective, situation: Situation) -> tuple[Failure, Step | Exhausted] | None:
     """Judge an engine that is coming up with less than was wished: None accepts it.
 
     `--max-model-len auto` may fit less than a rung before `context` could give, or less than the floor, and
@@ -108,9 +104,7 @@ def unmet(
     if isinstance(answer, Step):
         return None if climb.limits.concurrency == 1 and answer.rung == "context" else (failure, answer)
     fitted = effective.max_model_len or 0
-    tolerable = climb.limits.concurrency == 1 and not (
-        climb.limits.floor_is_wish and fitted < climb.limits.min_context
-    )
+    tolerable = climb.limits.concurrency == 1 and not (climb.limits.floor_is_wish and fitted < climb.limits.min_context)
     return None if tolerable else (failure, answer)
 
 
@@ -153,9 +147,7 @@ def next_step(climb: Climb, failure: Failure, effective: Effective, situation: S
     return _exhausted(climb, failure, situation, blocked)
 
 
-def _case(
-    climb: Climb, failure: Failure, effective: Effective, situation: Situation, *, last_resort: bool
-) -> Case:
+def _case(climb: Climb, failure: Failure, effective: Effective, situation: Situation, *, last_resort: bool) -> Case:
     return Case(failure, climb.settings, effective, situation, climb.limits, climb.bounds, last_resort)
 
 
@@ -196,13 +188,12 @@ def _exhausted(
     closest: list[str] = []
     for _, values in blocked:
         for name, value in values.items():
-            line = f"allow {flag(name)} {_typed(name, value)} instead of your {_typed(name, getattr(climb.settings, name))}"
+            yours = _typed(name, getattr(climb.settings, name))
+            line = f"allow {flag(name)} {_typed(name, value)} instead of your {yours}"
             if line not in closest:
                 closest.append(line)
     if not any(failure.kind in rung.answers for rung in climb.strategy.rungs):
-        return Exhausted(
-            f"no rung of the strategy {climb.strategy.name!r} answers {failure.kind}", tuple(closest)
-        )
+        return Exhausted(f"no rung of the strategy {climb.strategy.name!r} answers {failure.kind}", tuple(closest))
     if failure.kind is Kind.FREE_MEMORY_LOW:
         closest += [
             f"free the {holder.used_bytes / GIB:.2f} GiB that {holder.name} (pid {holder.pid}) holds"

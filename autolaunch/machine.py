@@ -460,7 +460,8 @@ def _overdue(state: Starting, now: float) -> Move:
     if now >= state.since + policy.start_timeout_s:
         line = f"not ready after {now - state.since:.0f} s (start timeout {policy.start_timeout_s:g} s)"
     elif now >= state.stirred + policy.stall_timeout_s:
-        line = f"no output and no processor time for {now - state.stirred:.0f} s (stall timeout {policy.stall_timeout_s:g} s)"
+        silent = now - state.stirred
+        line = f"no output and no processor time for {silent:.0f} s (stall timeout {policy.stall_timeout_s:g} s)"
     else:
         return state, ()
     return _fail(state, Suspect(Failure(Kind.UNKNOWN, line=line), Effective(), now), now)
@@ -541,9 +542,7 @@ def _die(state: Ready, suspect: Suspect, now: float) -> Move:
     if suspect.failure.memory:
         aim = ToClimb(suspect, now - state.since, served=True)
     else:
-        aim = ToRestart(
-            suspect.failure, min(policy.restart_wait_s * 2 ** len(recent), policy.restart_wait_most_s)
-        )
+        aim = ToRestart(suspect.failure, min(policy.restart_wait_s * 2 ** len(recent), policy.restart_wait_most_s))
     wait_s = aim.wait_s if isinstance(aim, ToRestart) else 0.0
     stopping, effects = _stop(run, aim, policy.failed_grace_s, now)
     return stopping, (Tell(record.Crashed(suspect.failure, wait_s)), *effects)
@@ -556,6 +555,8 @@ def _stopping(state: Stopping, event: Event, now: float) -> Move:
             return _hurry(state, name, now)
         case DeadlineReached():
             return _force(state, now)
+        case EngineExited():  # what is left of the tree has lost its purpose: it gets the short grace
+            return replace(state, deadline=min(state.deadline, now + run.policy.failed_grace_s)), ()
         case TreeGone(_, survivors):
             if survivors:
                 reason = f"processes outlived SIGKILL: {', '.join(map(str, survivors))}"
@@ -566,16 +567,7 @@ def _stopping(state: Stopping, event: Event, now: float) -> Move:
                 return state, ()
             situation = replace(run.situation, device=device)
             return _climb(replace(run, situation=situation), state.aim, now)
-        case (
-            Begun()
-            | LaunchFailed()
-            | Stirred()
-            | CacheSized()
-            | CauseSeen()
-            | EngineExited()
-            | ProbePassed()
-            | ProbeFailed()
-        ):
+        case Begun() | LaunchFailed() | Stirred() | CacheSized() | CauseSeen() | ProbePassed() | ProbeFailed():
             return state, ()
         case _:
             assert_never(event)
@@ -628,9 +620,7 @@ def _gone(state: Stopping, now: float) -> Move:
 
 
 def _answerable(climb: Climb, failure: Failure) -> bool:
-    return failure.kind is Kind.PROFILING_RACE or any(
-        failure.kind in rung.answers for rung in climb.strategy.rungs
-    )
+    return failure.kind is Kind.PROFILING_RACE or any(failure.kind in rung.answers for rung in climb.strategy.rungs)
 
 
 def _climb(run: Run, aim: ToClimb, now: float) -> Move:
@@ -640,7 +630,9 @@ def _climb(run: Run, aim: ToClimb, now: float) -> Move:
         return _give_up(run, failure, answer)
     if run.climbing >= run.policy.max_attempts:
         why = f"{run.climbing} of at most {run.policy.max_attempts} attempts are used"
-        next_one = f"allow more with --max-attempts; the next would be {answer.rung}: {', '.join(map(str, answer.changes))}"
+        next_one = (
+            f"allow more with --max-attempts; the next would be {answer.rung}: {', '.join(map(str, answer.changes))}"
+        )
         return _give_up(run, failure, Exhausted(why, (next_one,)))
     run = replace(run, climb=answer.climb, attempt=run.attempt + 1, climbing=run.climbing + 1)
     state, effects = _launch(run, now)
@@ -649,9 +641,7 @@ def _climb(run: Run, aim: ToClimb, now: float) -> Move:
 
 def _give_up(run: Run, failure: Failure, answer: Step | Exhausted) -> Move:
     if failure.memory:
-        why, closest = (
-            (answer.why, answer.closest) if isinstance(answer, Exhausted) else (str(failure.kind), ())
-        )
+        why, closest = (answer.why, answer.closest) if isinstance(answer, Exhausted) else (str(failure.kind), ())
         told = (Tell(record.Gave(why, closest)), Tell(record.Ended("exhausted", ExitCode.NOTHING_FITS)))
         return ExhaustedEnd(), (*told, Finish(ExitCode.NOTHING_FITS))
     return _end(str(failure.kind), exit_code_of(failure, run.policy.pinned_words))

@@ -23,8 +23,7 @@ def config_file(model: str) -> Path | None:
         file = folder / "config.json"
         return file if file.is_file() else None
     home = Path(
-        os.environ.get("HF_HOME")
-        or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "huggingface"
+        os.environ.get("HF_HOME") or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "huggingface"
     )
     cache = Path(os.environ.get("HF_HUB_CACHE") or home / "hub") / ("models--" + model.replace("/", "--"))
     try:
@@ -41,14 +40,10 @@ def look_at(entry: Entry) -> Model:
     config = _read(file) if file else {}
     text = config.get("text_config")
     config = {**config, **text} if isinstance(text, dict) else config
-    length = next(
-        (config[key] for key in _LENGTH_KEYS if isinstance(config.get(key), int)), entry.max_model_len
-    )
+    length = next((config[key] for key in _LENGTH_KEYS if isinstance(config.get(key), int)), entry.max_model_len)
     scaled = config.get("rope_scaling") or config.get("rope_parameters")
     if isinstance(scaled, dict) and scaled.get("factor"):
-        length = (
-            entry.max_model_len
-        )  # the engine works it out from the scaling; a wrong cap is worse than none
+        length = entry.max_model_len  # the engine works it out from the scaling; a wrong cap is worse than none
     quantization = config.get("quantization_config")
     method = quantization.get("quant_method", "unknown") if isinstance(quantization, dict) else None
     return Model(max_model_len=length, quantization=method, variant=entry.variant)

@@ -132,9 +132,7 @@ def describe(failure: Failure) -> str:
                 f"{numbers['total_gib']:.2f} GiB are free"
             )
         case Kind.KV_TOO_SMALL if {"needed_kv_gib", "available_kv_gib", "max_seq_len"} <= set(numbers):
-            most = (
-                f"; {numbers['estimated_max_len']:.0f} tokens fit" if "estimated_max_len" in numbers else ""
-            )
+            most = f"; {numbers['estimated_max_len']:.0f} tokens fit" if "estimated_max_len" in numbers else ""
             return (
                 f"{numbers['max_seq_len']:.0f} tokens need {numbers['needed_kv_gib']:.2f} GiB of KV cache, "
                 f"{numbers['available_kv_gib']:.2f} GiB are there{most}"
@@ -147,8 +145,6 @@ def describe(failure: Failure) -> str:
         case Kind.KV_NONE if "available_kv_gib" in numbers:
             return f"nothing is left for the KV cache ({numbers['available_kv_gib']:.2f} GiB)"
     if failure.memory and {"tried_to_allocate_mib", "free_gib"} <= set(numbers):
-        return (
-            f"{numbers['tried_to_allocate_mib']:.0f} MiB were asked for, {numbers['free_gib'] * 1024:.0f} MiB were free "
-            f"({failure.phase} phase)"
-        )
+        tried, free = numbers["tried_to_allocate_mib"], numbers["free_gib"] * 1024
+        return f"{tried:.0f} MiB were asked for, {free:.0f} MiB were free ({failure.phase} phase)"
     return failure.line[:400]

@@ -42,9 +42,7 @@ class Output:
         if block:
             self._write(block)
             self._scan(block)
-        if (
-            len(carry) > LONG_LINE_BYTES
-        ):  # a line without an end: the file gets all, the scanner both its ends
+        if len(carry) > LONG_LINE_BYTES:  # a line without an end: the file gets all, the scanner both its ends
             self._write(carry[:-KEPT_END_BYTES])
             self._head = self._head or carry[:KEPT_END_BYTES]
             carry = carry[-KEPT_END_BYTES:]
@@ -106,7 +104,5 @@ def pump(descriptor: int, output: Output, *, on_block: Callable[[], None]) -> No
 
 def open_log(folder: Path, attempt: int) -> BinaryIO:
     """Create the log file of an attempt, readable by its owner only; OSError where that is impossible."""
-    descriptor = os.open(
-        folder / f"attempt-{attempt}.log", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600
-    )
+    descriptor = os.open(folder / f"attempt-{attempt}.log", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     return os.fdopen(descriptor, "wb", buffering=0)

@@ -34,6 +34,11 @@ class Answer:
     verdict: Verdict
     seen: str = ""
 
+    @property
+    def final(self) -> bool:
+        """Whether asking again would not help."""
+        return self.verdict is not Verdict.NOT_YET
+
 
 class _UnixConnection(http.client.HTTPConnection):
     def __init__(self, path: str, timeout: float) -> None:
@@ -68,13 +73,9 @@ def request(
     """Return status and parsed answer (text where it is not JSON); OSError or HTTPException where there is none."""
     connection = _connect(address, timeout)
     try:
-        headers = {"Content-Type": "application/json"} | (
-            {"Authorization": f"Bearer {api_key}"} if api_key else {}
-        )
+        headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {api_key}"} if api_key else {})
         payload = None if body is None else json.dumps(body)
-        connection.request(
-            "GET" if body is None else "POST", address.root_path + path, body=payload, headers=headers
-        )
+        connection.request("GET" if body is None else "POST", address.root_path + path, body=payload, headers=headers)
         response = connection.getresponse()
         text = response.read(ANSWER_BYTES).decode("utf-8", "replace")
     finally:

@@ -154,9 +154,7 @@ def _literal_utilization(rung: Rung, case: Case) -> Proposal | None:
     lower = [value for value in rung.values if value < case.utilization - 1e-9]
     if not lower:
         return None
-    return Proposal(
-        {"gpu_memory_utilization": lower[0]}, f"the ladder's next share below {case.utilization:g}"
-    )
+    return Proposal({"gpu_memory_utilization": lower[0]}, f"the ladder's next share below {case.utilization:g}")
 
 
 def _raise_utilization(rung: Rung, case: Case) -> Proposal | None:
@@ -243,9 +241,7 @@ def context(rung: Rung, case: Case) -> Proposal | None:
         if now is None or to >= now:
             return None
         return Proposal({"max_model_len": to}, f"half of {now}")
-    floor = (
-        LAST_RESORT_CONTEXT if case.last_resort and not case.limits.floor_is_wish else case.limits.min_context
-    )
+    floor = LAST_RESORT_CONTEXT if case.last_resort and not case.limits.floor_is_wish else case.limits.min_context
     if case.failure.kind is Kind.KV_TOO_SMALL:
         return _fitted_context(case, now, floor)
     if not case.situation.engine.is_v0 or now is None or now // 2 < floor:
@@ -265,9 +261,7 @@ def _fitted_context(case: Case, now: int | None, floor: int) -> Proposal | None:
     if most:
         to = int(most) // at_once
         to -= to % 16 if at_once > 1 else 0
-        why = f"the KV cache holds {int(most)} tokens" + (
-            f", for {at_once} requests at once" if at_once > 1 else ""
-        )
+        why = f"the KV cache holds {int(most)} tokens" + (f", for {at_once} requests at once" if at_once > 1 else "")
     elif now:
         to, why = now // 2, "the engine did not say how much fits: half"
     else:

@@ -80,9 +80,7 @@ class _File:
         self.name = name
 
     def fail(self, what: str, hint: str = "") -> StrategyError:
-        return StrategyError(
-            f"strategy {self.name}: {what}", hint=hint or "see docs/strategies.md for the keys"
-        )
+        return StrategyError(f"strategy {self.name}: {what}", hint=hint or "see docs/strategies.md for the keys")
 
     def keys(self, table: Mapping[str, Any], known: tuple[str, ...], where: str) -> None:
         for key in table:
@@ -125,9 +123,7 @@ def _rung(file: _File, table: Any, index: int) -> Rung:
     answers = file.items(table.get("answers"), f"'answers' of {where}")
     rung: dict[str, Any] = {
         "name": name,
-        "answers": frozenset(
-            Kind(file.choice(a, kinds, f"an entry of 'answers' of {where}")) for a in answers
-        ),
+        "answers": frozenset(Kind(file.choice(a, kinds, f"an entry of 'answers' of {where}")) for a in answers),
     }
     if "values" in table:
         values = tuple(
@@ -149,9 +145,7 @@ def _rung(file: _File, table: Any, index: int) -> Rung:
         rung["step"] = file.choice(table["step"], ("engine", "halve"), f"'step' of {where}")
     if name == "quantized_weights":
         methods = file.items(table.get("methods", list(QUANTIZE_METHODS)), f"'methods' of {where}")
-        rung["methods"] = tuple(
-            file.choice(m, QUANTIZE_METHODS, f"an entry of 'methods' of {where}") for m in methods
-        )
+        rung["methods"] = tuple(file.choice(m, QUANTIZE_METHODS, f"an entry of 'methods' of {where}") for m in methods)
     made = Rung(**rung)
     if name == "utilization" and made.min > made.max:
         raise file.fail(f"'min' {made.min} of {where} is above its 'max' {made.max}")

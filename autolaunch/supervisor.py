@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 
 from autolaunch import hardware, machine, probe, record
 from autolaunch.diagnose import Scanner
@@ -27,6 +27,11 @@ from autolaunch.installation import Installation
 from autolaunch.output import Output, open_log
 from autolaunch.settings import Settings, render
 from autolaunch.wish import Address, Wish, redact
+
+if TYPE_CHECKING:
+    import tenacity
+
+T = TypeVar("T")
 
 HEALTH_PERIOD_S = 0.25
 PROOF_TRIES = 5
@@ -129,9 +134,7 @@ class Supervisor:
         except HostError as error:
             self.job.tell(told)
             self._events.put(
-                machine.LaunchFailed(
-                    attempt, f"{error.what}; hint: {error.hint}" if error.hint else error.what
-                )
+                machine.LaunchFailed(attempt, f"{error.what}; hint: {error.hint}" if error.hint else error.what)
             )
             return
         self._engine = engine
@@ -164,28 +167,47 @@ class Supervisor:
             engine.stir()
 
     def _probe(self, engine: EngineProcess, scanner: Scanner) -> None:
+        """Poll until the engine is healthy and has answered a real request, or is gone."""
+        address = self.job.wish.address
+        healthy = self._poll(lambda: probe.healthy(address), bool, engine, every_s=HEALTH_PERIOD_S)
+        if not healthy:
+            return
+        if self.job.prove:
+            answer = self._poll(
+                lambda: probe.prove(address, api_key=self.job.wish.api_key),
+                lambda answer: answer.final,
+                engine,
+                every_s=1.0,
+                tries=PROOF_TRIES,
+            )
+            if answer.verdict is not probe.Verdict.PASSED:
+                reason = f"/health is 200 and the first request fails: {answer.seen}"
+                self._events.put(machine.ProbeFailed(engine.attempt, reason, scanner.effective))
+                return
+        self._events.put(machine.ProbePassed(engine.attempt, scanner.effective))
+
+    def _poll(
+        self,
+        ask: Callable[[], T],
+        enough: Callable[[T], bool],
+        engine: EngineProcess,
+        *,
+        every_s: float,
+        tries: int | None = None,
+    ) -> T:
+        """Ask until the answer is enough, the tries are used, or the engine is gone; return the last answer."""
         import tenacity  # noqa: PLC0415 - while the engine starts, not before
 
-        address, gone = self.job.wish.address, engine.gone
-        waits = {"wait": tenacity.wait_fixed(HEALTH_PERIOD_S), "sleep": gone.wait}
-        until_gone = tenacity.stop_when_event_set(gone)
-        with contextlib.suppress(tenacity.RetryError):
-            tenacity.Retrying(
-                retry=tenacity.retry_if_result(lambda healthy: not healthy), stop=until_gone, **waits
-            )(probe.healthy, address)
-            if self.job.prove:
-                answer = tenacity.Retrying(
-                    retry=tenacity.retry_if_result(lambda answer: answer.verdict is probe.Verdict.NOT_YET),
-                    stop=tenacity.stop_any(until_gone, tenacity.stop_after_attempt(PROOF_TRIES)),
-                    wait=tenacity.wait_fixed(1.0),
-                    sleep=gone.wait,
-                    retry_error_callback=lambda state: state.outcome.result() if state.outcome else None,
-                )(probe.prove, address, api_key=self.job.wish.api_key)
-                if answer is None or answer.verdict is not probe.Verdict.PASSED:
-                    reason = f"/health is 200 and the first request fails: {answer.seen if answer else 'no answer'}"
-                    self._events.put(machine.ProbeFailed(engine.attempt, reason, scanner.effective))
-                    return
-            self._events.put(machine.ProbePassed(engine.attempt, scanner.effective))
+        stop: tenacity.stop.stop_base = tenacity.stop_when_event_set(engine.gone)
+        if tries is not None:
+            stop = tenacity.stop_any(stop, tenacity.stop_after_attempt(tries))
+        return tenacity.Retrying(
+            retry=tenacity.retry_if_result(lambda answer: not enough(answer)),
+            stop=stop,
+            wait=tenacity.wait_fixed(every_s),
+            sleep=tenacity.sleep_using_event(engine.gone),
+            retry_error_callback=_last_answer,
+        )(ask)
 
     # --- between attempts
 
@@ -202,14 +224,18 @@ class Supervisor:
             retry=tenacity.retry_if_result(lambda device: (device.free_bytes or 0) < enough),
             stop=tenacity.stop_after_delay(RELEASE_WAIT_S),
             wait=tenacity.wait_fixed(RELEASE_POLL_S),
-            retry_error_callback=lambda state: state.outcome.result() if state.outcome else before,
+            retry_error_callback=_last_answer,
         )
         self._events.put(machine.MemorySettled(attempt, retrying(self._measure)))
 
     def _measure(self) -> Device:
-        return hardware.measure(
-            self._baseline.kind, cards=self.job.wish.cards, environment=self.job.environment
-        )
+        return hardware.measure(self._baseline.kind, cards=self.job.wish.cards, environment=self.job.environment)
+
+
+def _last_answer(state: tenacity.RetryCallState) -> Any:
+    """Give up with the last answer instead of an error."""
+    assert state.outcome is not None
+    return state.outcome.result()
 
 
 def refuse_taken_port(address: Address) -> None:
@@ -234,7 +260,8 @@ def _holder(port: int) -> str:
 
     try:
         for connection in psutil.net_connections(kind="inet"):
-            if connection.status == psutil.CONN_LISTEN and connection.laddr.port == port and connection.pid:
+            here = connection.laddr
+            if connection.status == psutil.CONN_LISTEN and here and here.port == port and connection.pid:
                 return f" (held by {psutil.Process(connection.pid).name()}, pid {connection.pid})"
     except psutil.Error:
         return ""

@@ -50,16 +50,12 @@ class RecordFile:
 
     def write(self, event: record.Event) -> None:
         """Append an event's line in one write, so that lines of several runs never mix."""
-        line = json.dumps(
-            record.as_json(event, time=now(), run=self._run), ensure_ascii=False, allow_nan=False
-        )
+        line = json.dumps(record.as_json(event, time=now(), run=self._run), ensure_ascii=False, allow_nan=False)
         try:
             os.write(self._descriptor, line.encode() + b"\n")
         except OSError as error:
             if not self._broken:
-                click.echo(
-                    f"warning: nothing more can be written to {self._path}: {error.strerror}", err=True
-                )
+                click.echo(f"warning: nothing more can be written to {self._path}: {error.strerror}", err=True)
             self._broken = True
 
 

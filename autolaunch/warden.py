@@ -1,9 +1,10 @@
 """The engine's parent: starts it, adopts every orphan of its tree, and ends the tree when told or orphaned.
 
-Runs as a process of its own between supervisor and engine (`python -I -S warden.py ARGV...`), standard library
-only, so that SIGKILL of the supervisor leaves nothing: the control pipe then reports its end and the warden
-kills what is left. It is a child subreaper (prctl(2)): processes that double-fork into sessions of their own
-still become its children, and wait(2) with ECHILD proves that none is left.
+Runs as a process of its own between supervisor and engine (`python -I -S warden.py TMP ARGV...`), with the
+standard library only, so that SIGKILL of the supervisor leaves nothing: the control pipe then reports its end
+and the warden kills what is left. It is a child subreaper (prctl(2)): processes that double-fork into sessions
+of their own still become its children, and wait(2) with ECHILD proves that none is left. It last removes TMP,
+the engine's folder for temporary files: vLLM leaves sockets there even when it ends in good order.
 
 stdin: orders, one byte each (`t` SIGTERM to the group, `k` kill the tree; end of file: kill the tree).
 stdout: facts, one line each (`started PID`, `refused ERRNO`, `exited STATUS`, `gone`).
@@ -29,7 +30,7 @@ TRACKER_GRACE_S = 0.5
 
 def prctl(option: int, value: int) -> bool:
     """Call prctl(2); return whether the kernel knew the option."""
-    return ctypes.CDLL(None, use_errno=True).prctl(option, value, 0, 0, 0) == 0
+    return bool(ctypes.CDLL(None, use_errno=True).prctl(option, value, 0, 0, 0) == 0)
 
 
 def processes() -> dict[int, tuple[int, int, str]]:
@@ -81,6 +82,20 @@ def kill_tree(root: int, session: int, *, spare_trackers: bool) -> set[int]:
     return members
 
 
+def remove(folder: str) -> None:
+    """Remove a folder with all that is in it, links not followed; what cannot be removed stays."""
+    for base, folders, files in os.walk(folder, topdown=False):
+        for name in files:
+            with contextlib.suppress(OSError):
+                Path(base, name).unlink()
+        for name in folders:
+            path = Path(base, name)
+            with contextlib.suppress(OSError):
+                path.unlink() if path.is_symlink() else path.rmdir()
+    with contextlib.suppress(OSError):
+        Path(folder).rmdir()
+
+
 def _tell(text: str) -> None:
     with contextlib.suppress(OSError):  # a supervisor that is gone needs no news
         os.write(1, text.encode() + b"\n")
@@ -112,7 +127,8 @@ def _start(argv: list[str], parent: int) -> int:
 class Warden:
     """The loop: one engine, one control pipe, children reaped as they end."""
 
-    def __init__(self, argv: list[str]) -> None:
+    def __init__(self, temporary: str, argv: list[str]) -> None:
+        self.temporary = temporary
         prctl(PR_SET_CHILD_SUBREAPER, 1)
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE):
             signal.signal(number, signal.SIG_IGN)
@@ -164,8 +180,9 @@ class Warden:
             if self.killing_since is not None:
                 spare = time.monotonic() - self.killing_since < TRACKER_GRACE_S
                 kill_tree(os.getpid(), self.leader, spare_trackers=spare)
+        remove(self.temporary)
         _tell("gone")
 
 
 if __name__ == "__main__":
-    Warden(sys.argv[1:]).run()
+    Warden(sys.argv[1], sys.argv[2:]).run()

@@ -91,9 +91,7 @@ class Wish:
     secrets: tuple[str, ...] = field(default=(), repr=False)
 
 
-def make_wish(
-    entry: Entry, engine_args: Sequence[str], limits: Limits, *, environment: Mapping[str, str]
-) -> Wish:
+def make_wish(entry: Entry, engine_args: Sequence[str], limits: Limits, *, environment: Mapping[str, str]) -> Wish:
     """Build the wish from a catalogue entry, the user's engine tokens, limits and environment.
 
     Raises `WishError` for values that cannot be read and for options that contradict each other.
@@ -136,9 +134,7 @@ def model_from(engine_args: Sequence[str]) -> tuple[str | None, tuple[str, ...]]
             model = option.value
     index, tokens = 0, list(engine_args)
     while index < len(tokens):
-        taken = next(
-            (o for o in given(tokens[index:])[:1] if o.name == "model" and o.tokens[0] == tokens[index]), None
-        )
+        taken = next((o for o in given(tokens[index:])[:1] if o.name == "model" and o.tokens[0] == tokens[index]), None)
         if taken:
             index += len(taken.tokens)
         else:
@@ -169,9 +165,7 @@ def _config_file(options: Sequence[Given]) -> tuple[Given, ...]:
             f"--config {file} cannot be read: {error}", hint="check the file; vLLM would fail on it"
         ) from error
     if not isinstance(table, dict):
-        raise WishError(
-            f"--config {file} is not a table of options", hint="write one 'option: value' per line"
-        )
+        raise WishError(f"--config {file} is not a table of options", hint="write one 'option: value' per line")
     return tuple(_configured(str(key), value) for key, value in table.items())
 
 
@@ -230,9 +224,7 @@ def _share(option: Given) -> float:
     return share
 
 
-def _refuse_contradictions(
-    pinned: Settings, pins: frozenset[str], limits: Limits, options: Sequence[Given]
-) -> None:
+def _refuse_contradictions(pinned: Settings, pins: frozenset[str], limits: Limits, options: Sequence[Given]) -> None:
     if limits.max_context is not None and limits.min_context > limits.max_context:
         raise WishError(
             f"--min-context {limits.min_context} is above --max-context {limits.max_context}",
