@@ -31,3 +31,10 @@ The outcome of a start: the first rule that matches; else the n-th of `starts` (
 which asks the memory model where there is one and is "ok" where there is none. A scenario that is wrong ends
 with exit status 97 and a line that begins with "fake engine:".
 """
+
+
+def command() -> list[str]:
+    """Give the words that start the fake engine, for a supervisor's --engine or a test's Popen."""
+    import sys
+
+    return [sys.executable, "-S", __path__[0]]

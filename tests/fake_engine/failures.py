@@ -16,6 +16,16 @@ if TYPE_CHECKING:
 
 HEAD = "Traceback (most recent call last):"
 CHAIN = ("", "The above exception was the direct cause of the following exception:", "")
+METHODS = {
+    "init": "init_device",
+    "load": "load_model",
+    "profile": "determine_num_available_blocks",
+    "kv_cache": "initialize_cache",
+    "graphs": "initialize_cache",
+    "warmup": "initialize_cache",
+}
+"""The call in which a worker of V0 fails, by phase."""
+
 EARLY = ("init", "load")
 """Phases in which a worker process dies of its failure; later ones answer a call with it."""
 
@@ -101,11 +111,13 @@ def _worker_died(speech: Speech, entry: Entry) -> Lines:
     begin = "worker_start" if early else "worker_loop"
     known = f"frames {begin}" in speech.texts.sections
     body = traceback(speech, entry, "/worker/", begin) if known else traceback(speech, entry)
-    speech.values["worker_text"] = _message(speech, entry)
+    speech.values |= {"worker_text": _message(speech, entry), "method": METHODS[entry["at"][0]]}
+    first = style["worker_died" if early else "worker_hit"]
+    lines = [first, *body[1:]] if first.endswith(HEAD) else [first, *body]
     return [
         (STDOUT, speech.logged("worker", "ERROR", style["worker_error"], line, rank))
         for rank in range(speech.ranks)
-        for line in [style["worker_died" if early else "worker_hit"], *body]
+        for line in lines
     ]
 
 

@@ -59,6 +59,7 @@ class Life:
         self.version = scenario.version
         self.family = Family(ledger, outcome)
         self.listening: _socket.socket | None = None
+        self.answering: object = None
         self.kept: list[bytearray] = []
         self.serving = False
         given = arguments.with_defaults()
@@ -212,7 +213,8 @@ class Life:
             max_model_len=self.max_model_len,
             log=self._log_request,
         )
-        serve(socket(fileno=self.listening.detach()), service)
+        self.answering = listening = socket(fileno=self.listening.detach())
+        serve(listening, service)
         self.serving = True
         if not self.outcome.log:
             say(self.speech.phase("serving"))

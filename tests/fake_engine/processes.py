@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import signal
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 
 from .behaviours import Child, DoubleFork, HoldPipe, HoldPort, IgnoreSigterm, Worker
 from .ledger import stat_fields
@@ -16,7 +16,7 @@ from .record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from typing import NoReturn
 
     from .ledger import Ledger
@@ -59,11 +59,10 @@ class Family:
         worker = self.outcome.find(Worker)
         if self.outcome.find(Child) or worker:
             self.start_core(worker.count if worker else 0)
-        pipe = self.outcome.find(HoldPipe)
+        pipe, port = self.outcome.find(HoldPipe), self.outcome.find(HoldPort)
         if pipe:
             deaf = STOPS if pipe.ignore_sigterm else self.deaf
             self._fork("hold_pipe", "", Way(orphan=True, detach=pipe.setsid, deaf=deaf))
-        port = self.outcome.find(HoldPort)
         if port:
             deaf = STOPS if port.ignore_sigterm else self.deaf
             self._fork("hold_port", "", Way(orphan=True, detach=port.setsid, deaf=deaf, quiet=True, keep=listening))
@@ -77,8 +76,9 @@ class Family:
         def below() -> list[int]:
             return [self._fork(f"worker{rank}", f"VLLM::Worker_TP{rank}", way)[0] for rank in range(workers)]
 
-        self.core, *rest = self._fork("core", "VLLM::EngineCore", way, below)
-        self.workers = tuple(rest)
+        with stops_wait():
+            self.core, *rest = self._fork("core", "VLLM::EngineCore", way, below)
+            self.workers = tuple(rest)
 
     def detach(self, behaviour: DoubleFork) -> None:
         """Start a process that leaves the leader's session and parent."""
@@ -99,16 +99,20 @@ class Family:
 
     def _fork(self, role: str, title: str, way: Way, inside: Callable[[], list[int]] = list) -> list[int]:
         """Fork; give the pids of the process that stays and of those it started, all registered."""
-        signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
         reading, writing = os.pipe()
-        first = os.fork()
-        if first:
-            os.close(writing)
-            told = _drain(reading)
-            if way.orphan:
-                os.waitpid(first, 0)
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)
-            return [int(pid) for pid in told.split()]
+        with stops_wait():
+            first = os.fork()
+            if first:
+                os.close(writing)
+                told = _drain(reading)
+                if way.orphan:
+                    os.waitpid(first, 0)
+                return [int(pid) for pid in told.split()]
+            self._be(role, title, way, writing, inside)
+        raise AssertionError("the forked process never returns")
+
+    def _be(self, role: str, title: str, way: Way, writing: int, inside: Callable[[], list[int]]) -> NoReturn:
+        """Be the process that stays: the rest of its life."""
         try:
             if way.detach:
                 os.setsid()
@@ -123,6 +127,16 @@ class Family:
             _live(bare=way.bare)
         finally:
             os._exit(FAILED)
+
+
+@contextmanager
+def stops_wait() -> Iterator[None]:
+    """Hold stop signals back: a leader that is stopped between a fork and its note would leave the child behind."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _settle(way: Way, writing: int) -> None:

@@ -156,10 +156,14 @@ class Scenario(Record):
     def write(self, path: str | PathLike[str]) -> dict[str, str]:
         """Write the scenario to a file; give the environment that makes a fake engine follow it."""
         import json
+        import os
         from pathlib import Path
 
-        Path(path).write_text(json.dumps(self.to_json(), indent=1), encoding="utf-8")
-        return {VARIABLE: str(Path(path).absolute())}
+        whole = Path(path).absolute()
+        part = whole.with_name(f".{whole.name}.{os.getpid()}")
+        part.write_text(json.dumps(self.to_json(), indent=1), encoding="utf-8")
+        part.replace(whole)  # at once: another start may be reading it
+        return {VARIABLE: str(whole)}
 
     def env(self) -> dict[str, str]:
         """Give the environment that makes a fake engine follow this scenario, without a file."""
