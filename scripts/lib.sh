@@ -71,13 +71,11 @@ find_python() { # LAYERS... -> the interpreter to build .venv from; PYTHON choos
         "or serve with a vLLM that is already installed: AUTOLAUNCH_ENGINE='/path/to/python -m vllm.entrypoints.openai.api_server' scripts/run"
 }
 
-need_disk() { # GIB WHAT
-    local free_kib
-    free_kib=$(df -Pk "$CHECKOUT" | awk 'NR == 2 {print $4}')
-    if ((free_kib < $1 * 1024 * 1024)); then
-        die "$2 needs about $1 GiB of disk, $CHECKOUT has $((free_kib / 1024 / 1024)) GiB free" \
-            "free some, or keep the checkout on a larger disk"
-    fi
+need_disk() { # MIB WHAT
+    local free_mib
+    free_mib=$(df -Pm "$CHECKOUT" | awk 'NR == 2 {print $4}')
+    ((free_mib >= $1)) || die "$2 needs about $1 MiB of disk, $CHECKOUT has $free_mib MiB free" \
+        "free some, or keep the checkout on a larger disk"
 }
 
 # --- pip, with reasons when it fails -----------------------------------------------------------------------------
@@ -98,7 +96,7 @@ explain_pip_failure() {
     local log="the whole log: $VENV/setup.log"
     if log_says 'No space left on device|Errno 28|Disk quota exceeded'; then
         die "the disk is full while installing $1" "free some space (TMPDIR needs room too), then start again" "$log"
-    elif log_says 'Failed to establish a new connection|Temporary failure in name resolution|Name or service not known|Network is unreachable|ConnectTimeout|Connection refused|NewConnectionError'; then
+    elif log_says 'Failed to establish a new connection|Temporary failure in name resolution|Name or service not known|Network is unreachable|ConnectTimeout|Connection refused|NewConnectionError|from versions: none'; then
         rm -f "$VENV/.unfinished" # pip changes nothing before it has everything: what is there is whole
         die "no connection to the package index while installing $1" \
             "check the network and pip's configuration (python3 -m pip config list), then start again" "$log"
@@ -155,6 +153,8 @@ make_venv() { # LAYERS...
     python=$(find_python "$@") || exit
     "$python" -c 'import venv, ensurepip' 2>/dev/null || die "$python lacks the modules venv or ensurepip" \
         "Debian and Ubuntu: apt-get install python$(python_version "$python")-venv" "elsewhere: another Python, with PYTHON=..."
+    need_disk 200 "a Python environment"
+    rm -rf "$VENV" # only now: a call that cannot build anew must not take away what is there
     say "making $VENV with $python (Python $(python_version "$python"))"
     mkdir -p "$VENV" && : >"$VENV/.unfinished" || die "cannot write in $CHECKOUT"
     "$python" -m venv "$VENV" >&2 || die "$python could not make a virtual environment in $VENV"
@@ -171,13 +171,13 @@ install_dev() {
 
 install_engine() {
     if is_cpu_engine "$SPEC"; then
-        need_disk 5 "vLLM for a CPU"
+        need_disk 5000 "vLLM for a CPU"
         install_cpu_engine
     elif [[ -z ${AUTOLAUNCH_VLLM:-} ]] && python3 -c 'from importlib.metadata import version; version("vllm")' 2>/dev/null; then
         say "$(command -v python3) has vLLM already, as in vLLM's own images: nothing to install" # autolaunch finds it there
         return
     else
-        need_disk 15 "vLLM with CUDA"
+        need_disk 15000 "vLLM with CUDA"
         pip_do install "$SPEC"
     fi
     "$VENV/bin/python" -c 'import vllm' >>"$VENV/setup.log" 2>&1 || die "$SPEC is installed but cannot be imported: $(tail -n 1 "$VENV/setup.log")" \
@@ -199,7 +199,7 @@ install_cpu_engine() {
         log_says 'No matching distribution found' || { cat "$VENV/torch.err" >&2; explain_pip_failure "$torch"; }
         torch=${torch%%+*}
         say "pip finds no CPU build of $torch for Python $(python_version "$VENV/bin/python"): taking the default build, with CUDA's libraries, some GiB more"
-        need_disk 12 "torch with CUDA's libraries"
+        need_disk 10000 "torch with CUDA's libraries"
         pip_do install "$torch"
         sed -i "s/^torch==.*/$torch/" "$VENV/engine.txt"
     fi
@@ -230,15 +230,12 @@ ensure() { # LAYERS... -> .venv has them; costs a few milliseconds when it does 
             return
         fi
     fi
-    local layer reason started=$SECONDS
+    local layer reason="" started=$SECONDS
     if [[ -e $VENV ]]; then
         reason=$(why_rebuild "$@")
-        if [[ -n $reason ]]; then
-            say "building $VENV anew: $reason"
-            rm -rf "$VENV"
-        fi
+        if [[ -n $reason ]]; then say "$VENV must be built anew: $reason"; fi
     fi
-    if [[ -e $VENV ]]; then : >"$VENV/.unfinished"; else make_venv "$@"; fi
+    if [[ ! -e $VENV || -n $reason ]]; then make_venv "$@"; else : >"$VENV/.unfinished"; fi
     for layer; do
         [[ $(cat "$VENV/.layer-$layer" 2>/dev/null) == "$(stamp_of "$layer")" ]] && continue
         say "installing $(what_is "$layer")"
