@@ -6,8 +6,14 @@
 It starts in about 30 ms. What it does stands in a scenario: JSON in the environment variable FAKE_ENGINE,
 inline (begins with '{') or a file. Without one it becomes ready. Tests build it from Python:
 
+    from tests.fake_engine import command, leftovers
+    from tests.fake_engine.scenario import Outcome, Scenario
+
     scenario = Scenario(starts=(Outcome(kind="kv_too_small"), Outcome(kind="ok")))
     environment = {**os.environ, **scenario.write(tmp_path / "scenario.json")}
+    subprocess.Popen([*command(), "--model", "m", "--port", str(port)], env=environment)
+    ...
+    assert leftovers.alive(tmp_path) == []
 
 Everything of a scenario is recorded in its folder (that of the file, unless `folder` says another): see
 `ledger`, and `leftovers` for reading it. The vocabulary: `scenario` (Scenario, Rule, Outcome), `behaviours`, `memory`.

@@ -35,10 +35,10 @@ def phase_of(speech: Speech, kind: str) -> str:
     return speech.texts.failure(kind, speech.flags)["at"][0]
 
 
-def cause(speech: Speech, kind: str) -> Lines:
-    """Give the lines of the process that failed, the decisive one among them."""
+def cause(speech: Speech, kind: str, *, serving: bool = False) -> Lines:
+    """Give the lines of the process that failed, the decisive one among them; while `serving`, any kind's."""
     entry = speech.texts.failure(kind, speech.flags)
-    where = entry["in"][0]
+    where = _where(entry, serving=serving)
     if where == "nobody":
         return []
     if where == "api":
@@ -49,10 +49,10 @@ def cause(speech: Speech, kind: str) -> Lines:
     return said + _core_died(speech, "runtime" if where == "runtime" else "core", traceback(speech, entry))
 
 
-def aftermath(speech: Speech, kind: str) -> Lines:
+def aftermath(speech: Speech, kind: str, *, serving: bool = False) -> Lines:
     """Give what is printed after the cause: the engine core's own end and the API server's traceback."""
     entry = speech.texts.failure(kind, speech.flags)
-    where, style = entry["in"][0], speech.texts.style
+    where, style = _where(entry, serving=serving), speech.texts.style
     if where in ("nobody", "api"):
         return []
     if where == "runtime":
@@ -87,6 +87,10 @@ def traceback(speech: Speech, entry: Entry, since: str = "", first: str = "") ->
 def escaped(lines: list[str]) -> list[str]:
     """Give lines as templates that stand for themselves."""
     return [line.replace("{", "{{").replace("}", "}}") for line in lines]
+
+
+def _where(entry: Entry, *, serving: bool) -> str:
+    return "runtime" if serving and entry["in"][0] != "nobody" else entry["in"][0]
 
 
 def _has_workers(speech: Speech) -> bool:

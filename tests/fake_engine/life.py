@@ -70,6 +70,9 @@ class Life:
         found = numbers(self.kind, {**(verdict.numbers if verdict else {}), **outcome.numbers}, given)
         self.max_model_len = int(found["max_model_len"])
         self.speech = Speech(texts, *self._said(found), int(arguments.number("tensor_parallel_size", 1)))
+        death = outcome.find(DieAfterReady)
+        if death and death.kind:
+            phase_of(self.speech, death.kind)  # refuses a kind without a text now, not when it strikes
         own = phase_of(self.speech, self.kind) if self.kind != "ok" else ""
         self.failing = (self.kind != "ok" and (outcome.phase or own)) or ""
 
@@ -235,10 +238,10 @@ class Life:
     def _die(self, death: DieAfterReady) -> NoReturn:
         time.sleep(death.seconds)
         if death.kind:
-            say(cause(self.speech, death.kind))
+            say(cause(self.speech, death.kind, serving=True))
             self.ledger.event("cause")
             self._wait("exit")
-            say(aftermath(self.speech, death.kind))
+            say(aftermath(self.speech, death.kind, serving=True))
         self.family.end()
         self._leave(death.code, death.signal)
 

@@ -79,11 +79,19 @@ def serve(listening: socket, service: Service) -> None:
     if service.outcome.find(NoHealth):
         return
     handler = type("Handler", (Handler,), {"service": service})
-    server = ThreadingHTTPServer(listening.getsockname()[:2], handler, bind_and_activate=False)
+    server = Server(listening.getsockname()[:2], handler, bind_and_activate=False)
     server.socket.close()
     server.socket = listening
-    server.daemon_threads = True
     threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
+
+
+class Server(ThreadingHTTPServer):
+    """A server that says nothing when a client hangs up, as uvicorn."""
+
+    daemon_threads = True
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Say nothing."""
 
 
 class Handler(BaseHTTPRequestHandler):

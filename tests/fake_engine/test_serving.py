@@ -121,6 +121,7 @@ def test_it_can_die_after_it_was_ready(engine: Bench, kind: str) -> None:
     (end,) = leftovers.events(engine.folder, "exit")
     assert end["time"] - ready["time"] >= 0.05
     assert ("torch.OutOfMemoryError: CUDA out of memory" in engine.log) == (kind == "runtime_oom")
+    assert ("EngineCore encountered a fatal error." in engine.log) == bool(kind)
     assert leftovers.alive(engine.folder) == []
 
 
