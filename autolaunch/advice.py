@@ -36,7 +36,8 @@ def _free_memory_low(n: Numbers) -> tuple[str, ...]:
     who = "Look for the holder with nvidia-smi; another GPU may be free (CUDA_VISIBLE_DEVICES)."
     if share < 0.1:
         return (
-            f"Only {free:g} of {total:g} GiB are free: no --gpu-memory-utilization helps, stop the process that holds the rest.",
+            f"Only {free:g} of {total:g} GiB are free: no --gpu-memory-utilization helps, stop the "
+            "process that holds the rest.",
             who,
         )
     return (
@@ -59,7 +60,8 @@ def _weights_oom(n: Numbers) -> tuple[str, ...]:
 
 def _profile_oom(n: Numbers) -> tuple[str, ...]:
     return (
-        f"The weights fit, the trial forward pass does not{_tried(n)}: lower --max-num-batched-tokens, then --max-num-seqs.",
+        f"The weights fit, the trial forward pass does not{_tried(n)}: lower "
+        "--max-num-batched-tokens, then --max-num-seqs.",
         "For a multimodal model also set --limit-mm-per-prompt; then --enforce-eager.",
         "Lowering --gpu-memory-utilization does not help: the trial pass is not bound by it.",
     )
@@ -69,7 +71,8 @@ def _kv_none(n: Numbers) -> tuple[str, ...]:
     left = n.get("available_kv_gib")
     have = f" ({left:g} GiB remain for it)" if left is not None else ""
     return (
-        f"Weights and activations use up the whole budget{have}: raise --gpu-memory-utilization if the device has free memory.",
+        f"Weights and activations use up the whole budget{have}: raise --gpu-memory-utilization if "
+        "the device has free memory.",
         "Else lower --max-num-batched-tokens and --max-num-seqs, add --enforce-eager, or use quantized weights.",
         "Lowering --gpu-memory-utilization makes it worse.",
     )
@@ -82,7 +85,10 @@ def _kv_too_small(n: Numbers) -> tuple[str, ...]:
     if most is not None:
         fits = int(most) // KV_BLOCK_TOKENS * KV_BLOCK_TOKENS or int(most)
         first = f"Set --max-model-len {fits}: that is what the KV cache holds."
-    rest = "Or keep the context: raise --gpu-memory-utilization if the device has free memory, --kv-cache-dtype fp8, quantized weights."
+    rest = (
+        "Or keep the context: raise --gpu-memory-utilization if the device has free memory, "
+        "--kv-cache-dtype fp8, quantized weights."
+    )
     if need is not None and have is not None:
         rest = f"{need - have:.2f} GiB are missing ({need:g} needed, {have:g} there). " + rest
     return (first, rest, "Lowering --gpu-memory-utilization makes it worse.")
@@ -95,7 +101,8 @@ def _seqs_too_many(n: Numbers) -> tuple[str, ...]:
 
 def _kv_alloc_oom(n: Numbers) -> tuple[str, ...]:
     return (
-        f"The KV cache was sized, then the device refused it{_tried(n)}: another process grew meanwhile, or memory was counted "
+        f"The KV cache was sized, then the device refused it{_tried(n)}: another process grew "
+        "meanwhile, or memory was counted "
         "twice. Lower --gpu-memory-utilization (or --kv-cache-memory-bytes) by that much.",
         "Raising --gpu-memory-utilization makes it worse.",
     )
@@ -129,7 +136,8 @@ def _runtime_oom(n: Numbers) -> tuple[str, ...]:
 def _oom(n: Numbers) -> tuple[str, ...]:
     return (
         f"The device ran out of memory{_tried(n)}; the log does not show in which phase.",
-        "Lower --gpu-memory-utilization by the shortfall, then --max-num-batched-tokens and --max-num-seqs; then --enforce-eager.",
+        "Lower --gpu-memory-utilization by the shortfall, then --max-num-batched-tokens and "
+        "--max-num-seqs; then --enforce-eager.",
         "If it happens while weights are loading, only quantized weights or more GPUs help.",
     )
 
@@ -157,12 +165,15 @@ _ADVICE: dict[Kind, Callable[[Numbers], tuple[str, ...]]] = {
 }
 _PLAIN: dict[Kind, tuple[str, ...]] = {
     Kind.HOST_OOM: (
-        "The machine's own memory ran out, not the GPU's: give the host or the container more memory, stop other processes.",
-        "Less of it: a smaller --swap-space, a smaller --cpu-offload-gb, fewer loader workers (--max-parallel-loading-workers).",
+        "The machine's own memory ran out, not the GPU's: give the host or the container more "
+        "memory, stop other processes.",
+        "Less of it: a smaller --swap-space, a smaller --cpu-offload-gb, fewer loader workers "
+        "(--max-parallel-loading-workers).",
         "No GPU setting helps.",
     ),
     Kind.PROFILING_RACE: (
-        "Another process released GPU memory while the engine measured its own use: start again with the same settings "
+        "Another process released GPU memory while the engine measured its own use: start again with "
+        "the same settings "
         "once memory is stable.",
         "Smaller settings do not help.",
     ),
@@ -183,6 +194,8 @@ _PLAIN: dict[Kind, tuple[str, ...]] = {
         "Compiling kernels failed: check the compiler and the CUDA toolkit that the line names.",
         "--enforce-eager may avoid the compiler.",
     ),
-    Kind.OTHER_CRASH: ("The engine crashed for a reason that is not memory: the line and the log above it say where.",),
+    Kind.OTHER_CRASH: (
+        ("The engine crashed for a reason that is not memory: the line and the log above it say where."),
+    ),
     Kind.UNKNOWN: ("The log names no cause: look at the whole log, and at the exit code.",),
 }

@@ -76,6 +76,7 @@ HOST_RULES: tuple[Rule, ...] = (
     sure(Kind.HOST_OOM, "unable to allocate", also="array with shape | arraymemoryerror"),  # numpy
     sure(Kind.HOST_OOM, "too large swap space"),  # V0: the swap space is host memory
     rule(Kind.HOST_OOM, "memoryerror", pattern=r"^memoryerror\b"),
+    rule(Kind.HOST_OOM, "failed core proc(s)", pattern=r"': -9\b"),  # V1: the kernel's doing
     rule(Kind.HOST_OOM, "exit code: -9 | exit code -9 | exitcode: -9 | exit code 137 | exit code: 137 | code 137"),
     rule(Kind.HOST_OOM, "killed", pattern=r"^(?:\S{1,200}: line \d+: +)?(?:\d+ +)?killed(?: |:|$)"),  # a shell
 )

@@ -18,14 +18,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 from typing import Any
 
 from autolaunch.advice import advice
-from autolaunch.causes import KIND_PHASE, OOM_OF_PHASE, Weight
+from autolaunch.causes import OOM_OF_PHASE, Weight
 from autolaunch.crashes import RULES
 from autolaunch.failure import MEMORY_KINDS, Failure, Kind, Phase
-from autolaunch.figures import Effective, learn, numbers_in
+from autolaunch.figures import Effective, learn
 from autolaunch.frames import Traceback, exception_name
 from autolaunch.logline import HEAD, TAIL, LogLine, parse, shorten
 from autolaunch.progress import (
@@ -41,13 +40,13 @@ from autolaunch.progress import (
     TRIGGERS,
     WRAPPERS,
 )
+from autolaunch.start import MAX_PROCESSES, ORDER, WRAP_LINES, Cause, Start
 
 __all__ = ["Effective", "Scanner", "advice", "diagnose", "diagnose_lines", "interesting", "to_json"]
 
-_ORDER = {phase: index for index, phase in enumerate(Phase)}
 _TRIGGERS_B = tuple(trigger.encode() for trigger in TRIGGERS)
 _VERSION = re.compile(r"(?:version v?|LLM engine \(v)(\d+\.\d+[\w.+-]{0,60})")
-_ENGINE_WHO = ("EngineCore", "Worker", "VllmWorker", "RayWorker", "RayTrain")
+_ENGINE_WHO = ("EngineCore", "Worker", "VllmWorker", "RayWorker", "RayTrain", "ray::")
 _ENGINE_FILES = frozenset(
     {
         "core.py",
@@ -62,108 +61,13 @@ _ENGINE_FILES = frozenset(
     }
 )
 _NOT_A_CAUSE = frozenset(
-    {"KeyboardInterrupt", "SystemExit", "CancelledError", "BrokenPipeError", "EOFError", "GeneratorExit"}
+    {"KeyboardInterrupt", "SystemExit", "CancelledError", "BrokenPipeError", "EOFError", "RayTaskError"}
 )
 _NOT_A_REFUSAL = ("could not run", "meta tensor", "parameter named", "not initialized from", "shape")
 # torch refuses operators so, and vLLM checkpoints that do not match the model
 _KILLED = frozenset({-9, 137})
 _CRASHED = frozenset({-4, -6, -7, -8, -11, 132, 134, 135, 136, 139})
 _STOPPED = frozenset({None, 0, -2, -15, 130, 143})
-_WRAP_LINES = 8
-_EVIDENCE = 4096
-_MAX_PROCESSES = 64
-
-
-@dataclass(slots=True)
-class _Cause:
-    kind: Kind
-    weight: Weight
-    line: str
-    line_number: int
-    phase: Phase
-    text: str
-    by_rule: bool = True
-
-    def absorb(self, text: str) -> None:
-        if len(self.text) + len(text) < _EVIDENCE:
-            self.text = self.text + " " + text
-
-
-@dataclass(slots=True)
-class _Start:
-    """Everything known of one engine start."""
-
-    phase: Phase = Phase.IMPORT
-    version: str | None = None
-    effective: Effective = field(default_factory=Effective)
-    cause: _Cause | None = None
-    wrapper: _Cause | None = None
-    ready: bool = False
-    listening: bool = False
-    dead: bool = False
-    stopping: bool = False
-    over: bool = False
-    engines: dict[str, str] = field(default_factory=dict)
-    tracebacks: dict[str, Traceback] = field(default_factory=dict)
-
-    def traceback(self, line: LogLine) -> Traceback:
-        """Return the traceback of the process that printed `line`; the oldest of too many is forgotten."""
-        key = line.who + line.pid
-        if key not in self.tracebacks:
-            if len(self.tracebacks) >= _MAX_PROCESSES:
-                self.tracebacks.pop(next(iter(self.tracebacks)))
-            self.tracebacks[key] = Traceback()
-        return self.tracebacks[key]
-
-    def past(self, phase: Phase) -> bool:
-        return _ORDER[self.phase] >= _ORDER[phase]
-
-    def known(self) -> dict[str, float]:
-        """Return the numbers that the start stated before it failed."""
-        said = self.effective
-        known = {
-            "weights_gib": said.weights_gib,
-            "available_kv_gib": said.available_kv_gib,
-            "free_gib": said.free_gib,
-            "total_gib": said.total_gib,
-            "requested_gib": said.requested_gib,
-            "utilization": said.utilization,
-            "max_seq_len": said.max_model_len,
-        }
-        return {name: value for name, value in known.items() if value is not None}
-
-    def verdict(self, cause: _Cause) -> Failure:
-        """Return `cause` as a Failure."""
-        least = KIND_PHASE.get(cause.kind, Phase.IMPORT)
-        return Failure(
-            cause.kind,
-            line=cause.line,
-            line_number=cause.line_number,
-            phase=max(cause.phase, least, key=_ORDER.__getitem__),
-            numbers={**self.known(), **numbers_in(cause.text)},
-            engine_version=self.version,
-        )
-
-    def bare(self, kind: Kind) -> Failure:
-        """Return a verdict without a line."""
-        return Failure(kind, phase=self.phase, numbers=self.known(), engine_version=self.version)
-
-    def late_frame(self, kind: Kind | None) -> None:
-        """Frames below a lone allocation failure say where it happened, where nothing above did."""
-        if kind is not None and self.cause is not None and self.cause.kind is Kind.OOM:
-            self.cause.kind = kind
-
-    def propose(self, new: _Cause) -> None:
-        """Keep the better of the cause so far and `new`."""
-        old = self.cause
-        announced = old is not None and old.line.endswith("raised:") and new.by_rule  # torch's compiler quotes
-        if old is None or new.weight > old.weight or (announced and new.weight >= old.weight):
-            self.cause = new
-        elif new.kind is Kind.SAMPLER_OOM and old.kind in MEMORY_KINDS and old.kind is not Kind.SAMPLER_OOM:
-            new.absorb(old.text)
-            self.cause = new
-        elif new.kind is old.kind and not numbers_in(old.text):
-            old.absorb(new.text)
 
 
 def interesting(chunk: bytes) -> bool:
@@ -171,12 +75,22 @@ def interesting(chunk: bytes) -> bool:
     return any(trigger in chunk for trigger in _TRIGGERS_B)
 
 
-class Scanner:
-    """Reads an engine's output line by line and keeps the verdict so far in bounded memory."""
+def _is_dull(line: str) -> bool:
+    """Whether `line` is one of those that a busy server prints all day."""
+    return DULL[0] in line or DULL[1] in line
 
-    def __init__(self) -> None:
+
+class Scanner:
+    """Reads an engine's output line by line and keeps the verdict so far in bounded memory.
+
+    `excerpt` says that the start's beginning may be missing: then even the lines of a busy server are looked
+    at, which tell that it was serving.
+    """
+
+    def __init__(self, *, excerpt: bool = False) -> None:
+        self._excerpt = excerpt
         self._count = 0
-        self._start = _Start()
+        self._start = Start()
         self._previous: Failure | None = None
 
     @property
@@ -214,11 +128,17 @@ class Scanner:
     def feed(self, line: str) -> None:
         """Take one line without its newline; any text is accepted."""
         self._count += 1
-        if "\r" in line:
-            for piece in line.split("\r"):
-                self._glance(piece)
-        else:
-            self._glance(line)
+        dull = _is_dull(line)
+        if dull and not (self._excerpt and self._start.phase is not Phase.SERVING):
+            return
+        if not dull:
+            for trigger in TRIGGERS:
+                if trigger in line:
+                    break
+            else:
+                return
+        for piece in line.split("\r") if "\r" in line else (line,):
+            self._look(parse(piece if len(piece) <= HEAD + TAIL else shorten(piece)))
 
     def conclude(self, exit_code: int | None = None) -> Failure:
         """Return the verdict; `exit_code` is the process's, negative for a signal, None if unknown."""
@@ -245,15 +165,6 @@ class Scanner:
 
     # --- one line
 
-    def _glance(self, piece: str) -> None:
-        for trigger in TRIGGERS:
-            if trigger in piece:
-                break
-        else:
-            return
-        if not any(dull in piece for dull in DULL):
-            self._look(parse(piece if len(piece) <= HEAD + TAIL else shorten(piece)))
-
     def _look(self, line: LogLine) -> None:
         self._restart(line)
         start = self._start
@@ -263,7 +174,7 @@ class Scanner:
                 return
         if line.calm or not line.level:
             self._progress(line)
-        if any(text in line.low for text in SHUTDOWN) and not (start.dead or start.cause):
+        if any(text in line.low for text in SHUTDOWN) and not (start.dead or start.cause or start.wrapper):
             start.stopping = start.stopping or line.calm or start.ready
         if line.calm or start.stopping:
             return
@@ -280,7 +191,7 @@ class Scanner:
         start, low = self._start, line.low
         for phase, texts in PHASES:
             if any(text in low for text in texts):
-                start.phase = max(start.phase, phase, key=_ORDER.__getitem__)
+                start.phase = max(start.phase, phase, key=ORDER.__getitem__)
                 start.late_frame(OOM_OF_PHASE.get(phase))
                 break
         start.effective = learn(start.effective, line.text)
@@ -308,8 +219,8 @@ class Scanner:
             again = (ended or start.past(Phase.LOAD)) and not other_rank and not same
         if again:
             self._previous = self.conclude()
-            self._start = start = _Start()
-        if engine and len(start.engines) < _MAX_PROCESSES:
+            self._start = start = Start()
+        if engine and len(start.engines) < MAX_PROCESSES:
             start.engines[line.who] = line.pid
 
     # --- causes
@@ -333,10 +244,10 @@ class Scanner:
         else:
             self._continue(line)
 
-    def _cause(self, line: LogLine, kind: Kind, weight: Weight) -> _Cause:
-        return _Cause(kind, weight, line.text, self._count, self._start.phase, line.text)
+    def _cause(self, line: LogLine, kind: Kind, weight: Weight) -> Cause:
+        return Cause(kind, weight, line.text, self._count, self._start.phase, line.text)
 
-    def _classify(self, line: LogLine) -> _Cause | None:
+    def _classify(self, line: LogLine) -> Cause | None:
         for rule in RULES:
             if rule.matches(line.low):
                 kind = self._where(line) if rule.kind is Kind.OOM else rule.kind
@@ -345,7 +256,7 @@ class Scanner:
             return None
         return self._generic(line)
 
-    def _generic(self, line: LogLine) -> _Cause | None:
+    def _generic(self, line: LogLine) -> Cause | None:
         """An exception of no known text: a refusal of arguments if vLLM's own code raised it before serving."""
         name = exception_name(line.text)
         if name is None or name.rpartition(".")[2] in _NOT_A_CAUSE:
@@ -374,13 +285,13 @@ class Scanner:
     def _continue(self, line: LogLine) -> None:
         """A message may be wrapped over several lines; its figures then stand below it."""
         cause = self._start.cause
-        if cause is not None and 0 < self._count - cause.line_number <= _WRAP_LINES and not line.level:
+        if cause is not None and 0 < self._count - cause.line_number <= WRAP_LINES and not line.level:
             cause.absorb(line.text)
 
 
 def diagnose_lines(lines: Iterable[str], *, exit_code: int | None = None) -> Failure:
     """Return the verdict on lines of engine output."""
-    scanner = Scanner()
+    scanner = Scanner(excerpt=True)
     for line in lines:
         scanner.feed(line.rstrip("\n"))
     return scanner.conclude(exit_code)

@@ -13,8 +13,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 _KIB_PER = {"B": 1 / 1024, "BYTES": 1 / 1024, "K": 1.0, "M": 1024.0, "G": 1024.0**2, "T": 1024.0**3}
-_N = r"(-?[\d.,]+)"
-_SIZE = r"(-?[\d.,]+) ?([KMGT]i?B|B\b|bytes)"
+_N = r"(-?[\d.,]{1,24})"
+_SIZE = r"(-?[\d.,]{1,24}) ?([KMGT]i?B|B\b|bytes)"
 
 V0_BLOCK_TOKENS = 16
 """V0 prints blocks, not tokens; its default block holds 16."""

@@ -17,7 +17,8 @@ _FRAME = re.compile(r'File "([^"]{0,400})", line \d+, in (?:\w+\.)?(\w+)')
 _IPYTHON_FRAME = re.compile(r"^File ([^\s:]{1,400}):\d+, in (?:\w+\.)?(\w+)\(")
 _METHOD = re.compile(r"(?:executing method|processing method|during|collective_rpc\(|_run_workers\() ?[`'\"]?(\w+)")
 _SOURCE = any_of(
-    'raise  | return  | self. | assert  | file " | logger. | ^^^ | ~~~ | await  | with  | if  | except  | f" | --> | super()'
+    'raise  | return  | self. | assert  | file " | logger. | ^^^ | ~~~ | await  | with  | if  | except  | f" | -->'
+    " | super()"
 )
 
 
@@ -51,6 +52,8 @@ class Traceback:
             kind = Kind.WEIGHTS_OOM
         if kind is None and path.endswith("cache_engine.py"):
             kind = Kind.KV_ALLOC_OOM
+        if kind is None and self.nearest is None and "/vllm/v1/sample/" in path:
+            kind = Kind.SAMPLER_OOM  # an excerpt that begins inside the sampler
         self._enter(kind, name)
         self.line_number = line_number
         self.refusing = self.refusing or name in CONFIG_FRAMES

@@ -33,7 +33,11 @@ _PREFIX = re.compile(
     | (?P<level>ERROR|INFO|WARNING|CRITICAL|DEBUG|WARN)\ \d\d-\d\d\ \d\d:\d\d:\d\d(?:\.\d{1,6})?
         (?:\ \[?(?P<file>[\w./-]{1,120}):\d{1,6}\]?)?
     | (?P<plain>ERROR|INFO|WARNING|CRITICAL|DEBUG)(?::(?=\s)|(?=\s))
-    | \[(?P<bracket>ERROR|INFO|WARNING|CRITICAL|DEBUG|Error|Info|Warning|Debug)\]
+    | \[(?P<bracket>ERROR|INFO|WARNING|CRITICAL|DEBUG)\]
+    | \[(?:Error|Info|Warn|Warning|Debug|INFO\ |WARN\ |ERROR)\ ?\]      # a launcher's own opinion of the line
+    | -\ [\w.]{1,60}\ -\ (?:INFO|ERROR|DEBUG|WARNING)\ -
+    | W-\d{1,6}-[\w.-]{1,60}\ MODEL_LOG\ -
+    | [\w./-]{1,120}:(?=\()
     """,
     re.VERBOSE,
 )

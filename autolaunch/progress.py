@@ -18,14 +18,14 @@ WRAPPERS = any_of(
     " | encountered a fatal error | see stack trace | application startup failed | engine core proc"
     " | died unexpectedly | destroy_process_group | resource_tracker | output_handler failed"
     " | error executing method | exception in worker | process enginecore | leaked semaphore"
-    " | deadlock in distributed execution | childfailederror | see root cause above"
+    " | deadlock in distributed execution | childfailederror | see root cause above | failed to be inspected"
 )
 TELLS_OF_A_CRASH = any_of(
     # wrappers that prove that a start failed: with no cause anywhere this is all the log has
     "engine core initialization failed | workerproc initialization failed | enginecore failed to start"
     " | enginedeaderror | engine process failed to start | workerproc failed to start"
     " | application startup failed | background loop has errored | rayactorerror | actordiederror"
-    " | encountered a fatal error"
+    " | encountered a fatal error | failed to be inspected"
 )
 START_IS_OVER = any_of("engine core initialization failed | engine process failed to start | exited with code")
 
@@ -49,7 +49,10 @@ PHASES: tuple[tuple[Phase, tuple[str, ...]], ...] = tuple(
     # furthest first; a line belongs to the first phase that has a text in it. V0 and V1, 0.2 to 0.32
     (phase, any_of(texts))
     for phase, texts in (
-        (Phase.SERVING, "application startup complete | uvicorn running on"),
+        (
+            Phase.SERVING,
+            'application startup complete | uvicorn running on | avg prompt throughput | http/1.1" 200 ok',
+        ),
         (
             Phase.WARMUP,
             "graph capturing finished | init engine (profile | starting vllm server on | starting vllm api server",
@@ -96,9 +99,9 @@ TRIGGERS = any_of(
     'rror | ERROR | xception | emory | MEMORY | File " | File / | Traceback | GiB | MiB | size: | took | oading'
     " | apturing | nitializ | tart | Uvicorn | blocks | ersion  | odel len | rchitecture | args | illed | hutdown"
     " | hutting | ailed | fault | gated | estricted | oncurrency | ignal | SIG | bad_alloc | xit | died | fatal"
-    " | ninja | umped | Watchdog | nterrupt | init_method | uto-fit | max_num | \0 | \x1b"
+    " | ninja | apability | umped | Watchdog | nterrupt | init_method | uto-fit | max_num | \0 | \x1b"
 )
 """A line without any of these is never looked at."""
 
-DULL = any_of('" 200 OK |  throughput: ')
+DULL = ('" 200 OK', " throughput: ")
 """Nor is a line with one of these, which a busy server prints all day."""
