@@ -142,6 +142,14 @@ def test_every_text_of_every_version_can_be_filled_in(version: str, ranks: int) 
         assert bool(lines) == (said.texts.failure(kind, said.flags)["in"] != ["nobody"])
 
 
+def test_numbers_that_were_not_given_agree_with_the_arguments() -> None:
+    given = parse(["m", "--max-num-seqs", "64", "--gpu-memory-utilization", "0.5"]).with_defaults()
+    assert numbers("seqs_too_many", {}, given)["num_seqs"] == 26
+    assert numbers("sampler_oom", {}, given)["num_seqs"] == 64
+    found = numbers("free_memory_low", {"total_gib": 10}, given)
+    assert (found["utilization"], found["requested_gib"]) == (0.5, 5)
+
+
 def test_the_decisive_lines_are_those_of_the_real_logs() -> None:
     lines = [line for _, line in cause(speech("0.24.0", 1, "--max-model-len", "131072"), "kv_too_small")]
     assert lines[-1].endswith(

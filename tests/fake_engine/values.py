@@ -19,7 +19,6 @@ PLAUSIBLE: Mapping[str, float] = {
     "estimated_max_len": 70624,
     "model_max_len": 131072,
     "tried_to_allocate_mib": 108,
-    "num_seqs": 310,
 }
 """Numbers of a 24 GiB card with GLM-4-9B, for a failure that was asked for and not computed."""
 
@@ -53,6 +52,11 @@ def numbers(kind: str, given: Mapping[str, float], arguments: Mapping[str, objec
     known.setdefault("kv_cache_tokens", max(0, tokens))
     known.setdefault("max_model_len", known["max_seq_len"] if wanted != -1 else min(tokens, known["max_seq_len"]))
     known.setdefault("in_use_gib", known["free_gib"])
+    seqs = arguments.get("max_num_seqs")
+    most = float(seqs) if isinstance(seqs, (int, float)) else 256.0
+    known.setdefault("num_seqs", most)
+    if kind == "seqs_too_many" and known["num_seqs"] >= most:
+        known["num_seqs"] = max(1.0, most * 0.42 // 1)
     return known
 
 
