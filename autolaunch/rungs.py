@@ -29,8 +29,9 @@ BATCH_LEVELS = ((128, 2048), (32, 1024), (8, 512))
 CAPTURE_SIZES = ((1, 2, 4, 8, 16, 32), (1, 2, 4, 8))
 """cudagraph_capture_sizes worth trying when graph capture itself ran out of memory."""
 
-CUDA_CONTEXT_BYTES = int(0.6 * GIB)
-"""What a fresh CUDA context takes before vLLM measures free memory (0.51 GiB on an H100, with room)."""
+OUTSIDE_BUDGET_BYTES = {DeviceKind.CUDA: int(0.6 * GIB), DeviceKind.CPU: int(1.3 * GIB)}
+"""What the engine itself takes before it measures free memory, and does not count: a CUDA context (0.51 GiB on
+an H100), or on a host the API server, the engine core and the worker's imports (1.2 GiB with vLLM 0.32)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,11 +123,11 @@ def memory_cap(device: Device, limits: Limits) -> float:
 
 
 def free_cap(device: Device) -> float:
-    """Return the share that is free to a new engine after its own CUDA context (1.0 where unknown)."""
+    """Return the share that is free to a new engine when it measures (1.0 where unknown)."""
     if device.free_share is None or not device.total_bytes:
         return 1.0
-    context = CUDA_CONTEXT_BYTES if device.kind is DeviceKind.CUDA else 0
-    return down(max(0.0, device.free_share - context / device.total_bytes - margin(device)))
+    outside = OUTSIDE_BUDGET_BYTES.get(device.kind, 0)
+    return down(max(0.0, device.free_share - outside / device.total_bytes - margin(device)))
 
 
 def margin(device: Device) -> float:
