@@ -140,7 +140,7 @@ _STATED: tuple[tuple[str, re.Pattern[str], Update], ...] = (
     ("Auto-fit", re.compile(r"reduced from " + _N + " to " + _N), _auto_fit),
     ("Auto-fit", re.compile(r"full model context length " + _N), _set("max_model_len", int)),
     ("KV cache size", re.compile(r"KV cache size: " + _N + " tokens"), _set("kv_cache_tokens", int)),
-    ("blocks: ", re.compile(r"# (?:GPU|cuda|CUDA|xpu|rocm|hip) blocks: " + _N), _blocks),
+    ("blocks: ", re.compile(r"\b(?:GPU|cuda|CUDA|xpu|rocm|hip) blocks: " + _N), _blocks),
     ("KV cache memory:", re.compile(r"Available KV cache memory: " + _N), _set("available_kv_gib")),
     ("for KV Cache is", re.compile(r"reserved for KV Cache is " + _N), _set("available_kv_gib")),
     ("for KV cache on node", re.compile(r"Auto set \(" + _N), _set("available_kv_gib")),

@@ -60,7 +60,7 @@ PHASES: tuple[tuple[Phase, tuple[str, ...]], ...] = tuple(
         (Phase.GRAPHS, "capturing cuda graph | capturing cudagraph | capturing the model for cuda graphs"),
         (
             Phase.KV_CACHE,
-            "available kv cache memory | kv cache size: | # gpu blocks | # cuda blocks | maximum concurrency for"
+            "available kv cache memory | kv cache size: | gpu blocks:  | cuda blocks:  | maximum concurrency for"
             " | auto-fit max_model_len | reserved for kv cache is | memory for kv cache as specified"
             " | gib for kv cache on node",
         ),
@@ -99,7 +99,8 @@ TRIGGERS = any_of(
     'rror | ERROR | xception | emory | MEMORY | File " | File / | Traceback | GiB | MiB | size: | took | oading'
     " | apturing | nitializ | tart | Uvicorn | blocks | ersion  | odel len | rchitecture | args | illed | hutdown"
     " | hutting | ailed | fault | gated | estricted | oncurrency | ignal | SIG | bad_alloc | xit | died | fatal"
-    " | ninja | apability | umped | Watchdog | nterrupt | init_method | uto-fit | max_num | \0 | \x1b"
+    " | ninja | collective_rpc | _run_workers"
+    " | apability | umped | Watchdog | nterrupt | init_method | uto-fit | max_num | \0 | \x1b"
 )
 """A line without any of these is never looked at."""
 

@@ -108,8 +108,13 @@ class Start:
         announced = old is not None and old.line.endswith("raised:") and new.by_rule  # torch's compiler quotes
         if old is None or new.weight > old.weight or (announced and new.weight >= old.weight):
             self.cause = new
-        elif new.kind is Kind.SAMPLER_OOM and old.kind in MEMORY_KINDS and old.kind is not Kind.SAMPLER_OOM:
+        elif old.kind in MEMORY_KINDS and _names_the_sampler(new) and not _names_the_sampler(old):
             new.absorb(old.text)
             self.cause = new
         elif new.kind is old.kind and old.absorbed < WRAP_LINES and not numbers_in(old.text):
             old.absorb(new.text)
+
+
+def _names_the_sampler(cause: Cause) -> bool:
+    """Whether the line is the engine's own sentence about the warm-up, which follows the bare OOM."""
+    return cause.kind is Kind.SAMPLER_OOM and "dummy requests" in cause.line

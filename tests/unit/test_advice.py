@@ -1,0 +1,56 @@
+"""The advice points in the direction that cures: never the opposite, with the engine's own numbers."""
+
+from __future__ import annotations
+
+import pytest
+
+from autolaunch.advice import advice
+from autolaunch.failure import Failure, Kind
+
+
+@pytest.mark.parametrize("kind", [kind for kind in Kind if kind is not Kind.OK])
+def test_every_failure_has_advice(kind: Kind) -> None:
+    assert advice(Failure(kind))
+    assert all(sentence.endswith(".") for sentence in advice(Failure(kind)))
+
+
+def test_a_healthy_start_needs_no_advice() -> None:
+    assert advice(Failure(Kind.OK)) == ()
+
+
+@pytest.mark.parametrize("kind", [Kind.KV_NONE, Kind.KV_TOO_SMALL])
+def test_too_little_cache_asks_for_more_utilization(kind: Kind) -> None:
+    text = " ".join(advice(Failure(kind)))
+    assert "raise --gpu-memory-utilization" in text
+    assert "Lowering --gpu-memory-utilization makes it worse" in text
+
+
+@pytest.mark.parametrize("kind", [Kind.KV_ALLOC_OOM, Kind.GRAPH_OOM, Kind.RUNTIME_OOM])
+def test_a_refused_allocation_asks_for_less_utilization(kind: Kind) -> None:
+    assert "ower --gpu-memory-utilization" in " ".join(advice(Failure(kind)))
+
+
+def test_weights_that_do_not_fit_are_quantized_and_no_share_of_memory_is_proposed() -> None:
+    first, *rest = advice(Failure(Kind.WEIGHTS_OOM, numbers={"total_gib": 16.0}))
+    assert "16 GiB" in first
+    assert "quantized" in first
+    assert any("Neither --gpu-memory-utilization" in sentence for sentence in rest)
+
+
+def test_the_context_that_fits_is_named() -> None:
+    found = advice(Failure(Kind.KV_TOO_SMALL, numbers={"estimated_max_len": 70630}))
+    assert found[0].startswith("Set --max-model-len 70624:")
+
+
+def test_the_share_that_fits_the_free_memory_is_named() -> None:
+    found = advice(Failure(Kind.FREE_MEMORY_LOW, numbers={"free_gib": 14.99, "total_gib": 16.0}))
+    assert "--gpu-memory-utilization 0.92" in found[0]
+
+
+def test_on_a_full_card_no_share_is_proposed() -> None:
+    found = advice(Failure(Kind.FREE_MEMORY_LOW, numbers={"free_gib": 0.49, "total_gib": 79.32}))
+    assert "no --gpu-memory-utilization helps" in found[0]
+
+
+def test_a_host_without_memory_is_not_cured_on_the_gpu() -> None:
+    assert "No GPU setting helps." in advice(Failure(Kind.HOST_OOM))
