@@ -113,7 +113,7 @@ ALLOCATION_RULES: tuple[Rule, ...] = (
         " | cublas_status_alloc_failed | hipblas_status_alloc_failed | cudnn_status_alloc_failed"
         " | out_of_device_memory | ur_result_error_out_of_resources | pi_error_out_of_resources"
         " | hsa_status_error_out_of_resources | nv_err_no_memory | 'out of memory'"
-        " | pt_devmem allocation failed | ran out of memory in memory space",  # Gaudi, TPU
+        " | pt_devmem allocation failed | nvmapmemalloc | ran out of memory in memory space",  # Gaudi, TPU
     ),
     sure(Kind.OOM, "outofmemoryerror", pattern=r"outofmemoryerror\b(?! as|\)|,)"),
     sure(
@@ -122,7 +122,7 @@ ALLOCATION_RULES: tuple[Rule, ...] = (
         never="running out of memory | if out of memory | to avoid | might |  may ",
         pattern=r"\b(?:error|cuda|hip|xpu|gpu|failed|failure)\b.{0,160}\bout of memory\b",
     ),
-    sure(Kind.OOM, "resource_exhausted", also="memory | hbm"),  # XLA
+    sure(Kind.OOM, "resource_exhausted", also="memory | hbm | allocat"),  # XLA
 )
 
 MEMORY_RULES: tuple[Rule, ...] = HOST_RULES + PHASE_RULES + ALLOCATION_RULES

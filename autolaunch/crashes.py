@@ -29,7 +29,8 @@ HARDWARE_RULES: tuple[Rule, ...] = (
     ),
     rule(
         Kind.HARDWARE_UNSUPPORTED,
-        "compute capability | device capability | cuda capability | gpu capability |  sm_ |  sm1 |  sm9 | (sm",
+        "compute capability | min_capability | device capability"
+        " | cuda capability | gpu capability |  sm_ |  sm1 |  sm9 | (sm",
         also="at least | only supported | requires | require  | below | less than | not supported | unsupported"
         " | not support | too low | minimum | or higher | or newer | need  | only support | must be"
         " | no valid attention backend | does not have",

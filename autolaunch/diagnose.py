@@ -168,14 +168,14 @@ class Scanner:
     def _look(self, line: LogLine) -> None:
         self._restart(line)
         start = self._start
-        if 'File "' in line.text or line.text.startswith("File /"):
+        if 'File "' in line.text or line.text.startswith(("File /", "File “")):
             start.late_frame(start.traceback(line).frame(line.text, self._count))
             if line.low.startswith("file ") or start.traceback(line).line_number != self._count:
                 return
         if line.calm or not line.level:
             self._progress(line)
         if any(text in line.low for text in SHUTDOWN) and not (start.dead or start.cause or start.wrapper):
-            start.stopping = start.stopping or line.calm or start.ready
+            start.stopping = start.stopping or line.calm or (start.ready and not line.level)
         if line.calm or start.stopping:
             return
         if line.low.startswith("traceback (most recent call last"):

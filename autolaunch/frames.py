@@ -13,7 +13,7 @@ from autolaunch.causes import CONTAINERS, FRAMES, any_of
 from autolaunch.failure import Kind, Phase
 from autolaunch.progress import CONFIG_FRAMES
 
-_FRAME = re.compile(r'File "([^"]{0,400})", line \d+, in (?:\w+\.)?(\w+)')
+_FRAME = re.compile(r'File ["“]([^"”]{0,400})["”], line \d+, in (?:\w+\.)?(\w+)')
 _IPYTHON_FRAME = re.compile(r"^File ([^\s:]{1,400}):\d+, in (?:\w+\.)?(\w+)\(")
 _METHOD = re.compile(r"(?:executing method|processing method|during|collective_rpc\(|_run_workers\() ?[`'\"]?(\w+)")
 _SOURCE = any_of(

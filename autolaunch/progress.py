@@ -96,7 +96,8 @@ CONFIG_FRAMES = frozenset(
 """Frames between which a refusal concerns the arguments."""
 
 TRIGGERS = any_of(
-    'rror | ERROR | xception | emory | MEMORY | File " | File / | Traceback | GiB | MiB | size: | took | oading'
+    'rror | ERROR | xception | emory | MEMORY | File " | File “ | File / | Traceback'
+    " | GiB | MiB | size: | took | oading"
     " | apturing | nitializ | tart | Uvicorn | blocks | ersion  | odel len | rchitecture | args | illed | hutdown"
     " | hutting | ailed | fault | gated | estricted | oncurrency | ignal | SIG | bad_alloc | xit | died | fatal"
     " | ninja | collective_rpc | _run_workers"

@@ -111,8 +111,16 @@ class Start:
         elif old.kind in MEMORY_KINDS and _names_the_sampler(new) and not _names_the_sampler(old):
             new.absorb(old.text)
             self.cause = new
-        elif new.kind is old.kind and old.absorbed < WRAP_LINES and not numbers_in(old.text):
+        elif _lacks_figures(old, new):
             old.absorb(new.text)
+
+
+def _lacks_figures(old: Cause, new: Cause) -> bool:
+    """Whether `new` tells of the same failure what `old` left out: the sizes follow the sentence."""
+    if old.absorbed >= WRAP_LINES or new.kind not in MEMORY_KINDS or "ried to allocate" in old.text:
+        return False
+    same = new.kind is old.kind and not numbers_in(old.text)
+    return same or (old.kind is Kind.SAMPLER_OOM and "out of memory" in new.text)
 
 
 def _names_the_sampler(cause: Cause) -> bool:

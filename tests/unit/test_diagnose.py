@@ -257,3 +257,27 @@ def test_the_diagnosis_is_pure(module: str) -> None:
     }
     imported |= {(node.module or "").split(".")[0] for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
     assert not imported & FORBIDDEN
+
+
+def test_a_worker_that_dies_while_serving_is_no_requested_shutdown() -> None:
+    """vLLM then shuts down in good order and exits with 0 (its issue 48966)."""
+    died = "(EngineCore pid=5) ERROR 07-17 18:24:44 [m:1] Worker proc W-0 died unexpectedly, shutting down executor."
+    fatal = "(EngineCore pid=5) ERROR 07-17 18:24:44 [core.py:1] EngineCore encountered a fatal error."
+    scanner = fed(LOADING, UP, died, fatal, "INFO:     Shutting down", "INFO:     Application shutdown complete.")
+    assert scanner.conclude(0).kind is Kind.OTHER_CRASH
+
+
+def test_the_sizes_that_follow_the_sentence_about_the_sampler_belong_to_it() -> None:
+    found = diagnose(
+        "RuntimeError: CUDA out of memory occurred when warming up sampler with 256 dummy requests.\n"
+        "Please try lowering `max_num_seqs` or `gpu_memory_utilization` when initializing the engine.\n\n"
+        "torch.OutOfMemoryError: CUDA out of memory.\n"
+        "Tried to allocate 252.00 MiB. GPU 0 has a total capacity of 10.57 GiB of which 163.12 MiB is free."
+    )
+    assert found.kind is Kind.SAMPLER_OOM
+    assert found.numbers == {
+        "num_seqs": 256,
+        "tried_to_allocate_mib": 252.0,
+        "total_gib": 10.57,
+        "free_gib": 0.159297,
+    }
