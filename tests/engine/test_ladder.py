@@ -1,0 +1,84 @@
+"""Real failures of a real vLLM, each cured by the ladder."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable
+from typing import Any
+
+from autolaunch.facts import Device
+
+from .conftest import START_S, Launch, share_of
+
+
+def story(launch: Launch) -> list[Any]:
+    """Return what happened: the kind of each failure, the rung of each step, "ready"."""
+    told: list[Any] = []
+    for event in launch.events():
+        if event["event"] == "failed":
+            told.append(event["failure"]["kind"])
+        elif event["event"] == "step":
+            told.append(event["rung"])
+        elif event["event"] == "ready":
+            told.append("ready")
+    return told
+
+
+def checked(launch: Launch) -> None:
+    """Wait for a --check run: it must end with 0, leave nothing and print a command line that can be run."""
+    assert launch.wait_exit(within_s=3 * START_S) == 0, launch.talk()
+    launch.assert_nothing_left()
+    printed = shlex.split((launch.folder / "stdout.txt").read_text(encoding="utf-8"))
+    assert printed[1:3] == ["-m", "vllm.entrypoints.openai.api_server"]
+
+
+def test_a_share_above_what_is_free_is_lowered_to_what_is_free(
+    launch: Callable[..., Launch], strategy_from: Callable[[float], str]
+) -> None:
+    run = launch("--strategy", strategy_from(0.999), "--check")
+    checked(run)
+    assert story(run) == ["free_memory_low", "utilization", "ready"]
+    failed, step = run.events("failed")[0], run.events("step")[0]
+    numbers = failed["failure"]["numbers"]
+    to = step["to"]["gpu_memory_utilization"]
+    assert numbers["free_gib"] / numbers["total_gib"] - 0.1 < to < 0.999
+
+
+def test_a_pinned_context_that_does_not_fit_gets_the_memory_it_needs(
+    launch: Callable[..., Launch], strategy_from: Callable[[float], str], host: Device
+) -> None:
+    run = launch("--strategy", strategy_from(share_of(host, 1.9)), "--max-model-len", "131072", "--check")
+    checked(run)
+    assert story(run) == ["kv_too_small", "utilization", "ready"]
+    assert run.events("failed")[0]["failure"]["numbers"]["needed_kv_gib"] == 2.0
+    assert run.events("ready")[0]["effective"]["max_model_len"] == 131072
+
+
+def test_a_capped_memory_shortens_the_context_to_the_engines_own_number(launch: Callable[..., Launch]) -> None:
+    run = launch("--memory", "2GiB", "--concurrency", "2", "--check")
+    checked(run)
+    assert story(run) == ["kv_too_small", "context", "ready"]
+    fits = run.events("failed")[0]["failure"]["numbers"]["estimated_max_len"]
+    effective = run.events("ready")[0]["effective"]
+    assert effective["max_model_len"] == fits // 2 - fits // 2 % 16
+    assert effective["max_concurrency"] >= 2
+
+
+def test_no_room_for_any_cache_raises_the_share(
+    launch: Callable[..., Launch], strategy_from: Callable[[float], str], host: Device
+) -> None:
+    run = launch("--strategy", strategy_from(share_of(host, 0.4)), "--check")
+    checked(run)
+    told = story(run)
+    assert told[:2] == ["kv_none", "utilization"]
+    assert told[-1] == "ready"
+
+
+def test_a_pinned_share_that_cannot_work_ends_with_3_and_says_which(
+    launch: Callable[..., Launch], host: Device
+) -> None:
+    run = launch("--gpu-memory-utilization", f"{share_of(host, 0.4):.3f}", "--strategy", "keep-quality")
+    assert run.wait_exit(within_s=6 * START_S) == 3, run.talk()
+    run.assert_nothing_left()
+    assert "allow --gpu-memory-utilization" in run.talk()
+    assert [event["event"] for event in run.events()][-2:] == ["exhausted", "stopped"]
