@@ -25,6 +25,7 @@ HARDWARE_RULES: tuple[Rule, ...] = (
         " | cpu does not support | requires avx | does not support avx | no compatible gpu | cannot find any gpu"
         " | no gpu is found | no accelerator | unsupported device type | is not supported on this device"
         " | is not supported on this gpu | not supported on the current | ' is not defined for option 'gpu-name'"
+        " | driver initialization failed | could not select device driver | nvidia-container-cli"
         " | no compatible code objects found | hiperrornobinaryforgpu | hiperrorinvalidimage | unsupported gpu",
     ),
     rule(
@@ -74,7 +75,7 @@ MODEL_RULES: tuple[Rule, ...] = (
         " | localtokennotfounderror | invalid user token | invalid credentials in authorization header"
         " | model path does not exist | local model path does not exist | could not find any model weights"
         " | the request model:  | please check the model id | error no file named | failed to load the tokenizer"
-        " | no local weights found | could not find model | model directory does not exist",
+        " | no local weights found | no tokenizer file found | could not find model | model directory does not exist",
         never="lora | adapter",
     ),
     rule(

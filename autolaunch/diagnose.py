@@ -83,8 +83,8 @@ def _is_dull(line: str) -> bool:
 class Scanner:
     """Reads an engine's output line by line and keeps the verdict so far in bounded memory.
 
-    `excerpt` says that the start's beginning may be missing: then even the lines of a busy server are looked
-    at, which tell that it was serving.
+    `excerpt` says that the start's beginning or end may be missing, as in a pasted log: then even the lines of
+    a busy server are looked at, and a start that came far without an error counts as healthy.
     """
 
     def __init__(self, *, excerpt: bool = False) -> None:
@@ -155,8 +155,8 @@ class Scanner:
         if start.wrapper is not None and not start.stopping:
             return start.verdict(start.wrapper)
         if start.stopping or (start.ready and not start.dead and exit_code in _STOPPED):
-            return start.bare(Kind.OK if start.ready or exit_code is None else Kind.UNKNOWN)
-        if exit_code is None:
+            return start.bare(Kind.OK if start.ready or self._excerpt else Kind.UNKNOWN)
+        if exit_code is None and self._excerpt:
             if start.past(Phase.KV_CACHE) and not start.dead:
                 return start.bare(Kind.OK)  # healthy as far as the text goes
             if self._previous is not None and not start.past(Phase.INIT):

@@ -122,6 +122,18 @@ def _set(field: str, convert: type[int] | type[float] = float) -> Update:
     return update
 
 
+def _least(field: str, convert: type[int] | type[float] = float) -> Update:
+    """Every worker states its own figure; the engine lives with the smallest."""
+
+    def update(known: Effective, match: re.Match[str]) -> Effective:
+        value, before = number(match[1]), getattr(known, field)
+        if value is None or (before is not None and before <= value):
+            return known
+        return replace(known, **{field: convert(value)})  # type: ignore[arg-type]  # the field's name is data
+
+    return update
+
+
 def _auto_fit(known: Effective, match: re.Match[str]) -> Effective:
     old, new = number(match[1]), number(match[2])
     if old is None or new is None:
@@ -139,9 +151,9 @@ _STATED: tuple[tuple[str, re.Pattern[str], Update], ...] = (
     ("Using max model len", re.compile(r"Using max model len " + _N), _set("max_model_len", int)),
     ("Auto-fit", re.compile(r"reduced from " + _N + " to " + _N), _auto_fit),
     ("Auto-fit", re.compile(r"full model context length " + _N), _set("max_model_len", int)),
-    ("KV cache size", re.compile(r"KV cache size: " + _N + " tokens"), _set("kv_cache_tokens", int)),
+    ("KV cache size", re.compile(r"KV cache size: " + _N + " tokens"), _least("kv_cache_tokens", int)),
     ("blocks: ", re.compile(r"\b(?:GPU|cuda|CUDA|xpu|rocm|hip) blocks: " + _N), _blocks),
-    ("KV cache memory:", re.compile(r"Available KV cache memory: " + _N), _set("available_kv_gib")),
+    ("KV cache memory:", re.compile(r"Available KV cache memory: " + _N), _least("available_kv_gib")),
     ("for KV Cache is", re.compile(r"reserved for KV Cache is " + _N), _set("available_kv_gib")),
     ("for KV cache on node", re.compile(r"Auto set \(" + _N), _set("available_kv_gib")),
     ("loading took", re.compile(r"Model loading took " + _N + " Gi?B"), _set("weights_gib")),

@@ -100,7 +100,7 @@ TRIGGERS = any_of(
     " | GiB | MiB | size: | took | oading"
     " | apturing | nitializ | tart | Uvicorn | blocks | ersion  | odel len | rchitecture | args | illed | hutdown"
     " | hutting | ailed | fault | gated | estricted | oncurrency | ignal | SIG | bad_alloc | xit | died | fatal"
-    " | ninja | collective_rpc | _run_workers"
+    " | ninja | collective_rpc | _run_workers | warm_up"
     " | apability | umped | Watchdog | nterrupt | init_method | uto-fit | max_num | \0 | \x1b"
 )
 """A line without any of these is never looked at."""

@@ -208,9 +208,22 @@ def test_further_ranks_of_one_start_do_not_begin_a_new_one() -> None:
 
 
 def test_a_log_that_ends_when_a_restart_has_barely_begun_is_judged_by_the_start_before() -> None:
-    scanner = fed(LOADING, KV_NONE, WRAPPER, BANNER.format(7, "0.24.0"))
-    assert scanner.conclude().kind is Kind.KV_NONE
-    assert scanner.conclude(1).kind is Kind.UNKNOWN
+    lines = (LOADING, KV_NONE, WRAPPER, BANNER.format(7, "0.24.0"))
+    assert diagnose("\n".join(lines)).kind is Kind.KV_NONE
+    assert diagnose("\n".join(lines), exit_code=1).kind is Kind.UNKNOWN
+
+
+def test_a_start_that_hangs_far_along_is_no_success() -> None:
+    capturing = "Capturing CUDA graphs (mixed prefill-decode, PIECEWISE):   0%|          | 0/51 [00:00<?, ?it/s]"
+    assert fed(LOADING, capturing).conclude(None).kind is Kind.UNKNOWN
+    assert diagnose("\n".join((LOADING, capturing))).kind is Kind.OK
+
+
+def test_the_smallest_figure_of_several_workers_is_the_engines() -> None:
+    stated = "(Worker_TP{0} pid=4{0}) INFO 01-01 00:00:00 [gpu_worker.py:1] Available KV cache memory: {1} GiB"
+    assert fed(stated.format(0, 28.5), stated.format(1, 28.22), stated.format(2, 30.1)).effective == Effective(
+        available_kv_gib=28.22
+    )
 
 
 def test_carriage_returns_colours_nuls_and_prefixes_do_not_hide_a_cause() -> None:
