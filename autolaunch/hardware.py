@@ -15,13 +15,9 @@ import psutil
 
 from autolaunch.facts import Device, DeviceKind, Holder
 
-_NODES = Path("/sys/devices/system/node")
 _CGROUP_FILES = (
-    (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")),
-    (
-        Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
-        Path("/sys/fs/cgroup/memory/memory.usage_in_bytes"),
-    ),
+    ("sys/fs/cgroup/memory.max", "sys/fs/cgroup/memory.current"),
+    ("sys/fs/cgroup/memory/memory.limit_in_bytes", "sys/fs/cgroup/memory/memory.usage_in_bytes"),
 )
 
 
@@ -32,11 +28,12 @@ def measure(kind: DeviceKind, *, cards: int = 1, environment: Mapping[str, str] 
     cards the engine will use; of these the fullest counts. Bytes throughout.
     """
     if kind is DeviceKind.CPU:
-        return _host(environment)
-    return _fullest_card(cards, environment) or Device(kind=kind)
+        return host_memory(environment)
+    return fullest_card(cards, environment) or Device(kind=kind)
 
 
-def _fullest_card(cards: int, environment: Mapping[str, str]) -> Device | None:
+def fullest_card(cards: int, environment: Mapping[str, str]) -> Device | None:
+    """Measure the cards an engine will use and return the fullest; None where none can be read."""
     with _nvml() as nvml:
         if nvml is None:
             return None
@@ -72,12 +69,14 @@ def _visible(nvml: Any, wanted: str | None) -> list[Any]:
         return every
     chosen = []
     for word in filter(None, (part.strip() for part in wanted.split(","))):
-        if word.isdigit() and int(word) < len(every):
-            chosen.append(every[int(word)])
-            continue
-        match = [h for h in every if _text(nvml.nvmlDeviceGetUUID(h)).startswith(word)]
+        if word.isdecimal():
+            match = every[int(word) : int(word) + 1]
+        else:
+            match = [h for h in every if _text(nvml.nvmlDeviceGetUUID(h)).startswith(word)]
         if len(match) != 1:
             break  # as CUDA does: the first invalid entry ends the list
+        if match[0] in chosen:
+            return []  # as CUDA does: a card named twice leaves none
         chosen += match
     return chosen
 
@@ -128,35 +127,56 @@ def _text(value: Any) -> str:
     return value.decode() if isinstance(value, bytes) else str(value)
 
 
-def _host(environment: Mapping[str, str]) -> Device:
+def host_memory(environment: Mapping[str, str], *, root: Path = Path("/")) -> Device:
     """Measure the NUMA node that vLLM's CPU engine budgets (vllm/utils/cpu_resource_utils.py of 0.32).
 
     Its available memory is free plus file cache plus reclaimable slab, not /proc/meminfo's MemAvailable; a
-    cgroup limit below the node's total takes the total's place.
+    cgroup limit below the node's total takes the total's place. `root` is where /sys and /proc are found.
     """
-    node = _node(environment)
+    node = _node(environment, root)
     memory = psutil.virtual_memory()
     total, available = memory.total, memory.available
-    with contextlib.suppress(OSError, KeyError, ValueError):
-        table = _meminfo(_NODES / f"node{node}" / "meminfo")
-        total = table["MemTotal"]
-        available = table["MemFree"] + table["Active(file)"] + table["Inactive(file)"] + table["SReclaimable"]
-    limit, used = _cgroup()
+    with contextlib.suppress(OSError, LookupError, ValueError):
+        table = _meminfo(root / f"sys/devices/system/node/node{node}/meminfo")
+        total, available = table["MemTotal"], sum(table[name] for name in _AVAILABLE)
+    limit, used = _cgroup(root)
     if limit is not None and limit < total:
         total, available = limit, max(0, min(available, limit - used))
     return Device(kind=DeviceKind.CPU, name=f"host memory, node {node}", total_bytes=total, free_bytes=available)
 
 
-def _node(environment: Mapping[str, str]) -> int:
-    """Return the NUMA node of the first processor we may run on."""
-    wanted = environment.get("CPU_VISIBLE_MEMORY_NODES", "").split(",")[0].strip()
-    if wanted.isdigit():
-        return int(wanted)
+_AVAILABLE = ("MemFree", "Active(file)", "Inactive(file)", "SReclaimable")
+
+
+def _node(environment: Mapping[str, str], root: Path) -> int:
+    """Return the node of the first processor we may run on, if we may use its memory, else the first we may use."""
+    allowed = _allowed_nodes(root)
+    wanted = _numbers(environment.get("CPU_VISIBLE_MEMORY_NODES", ""))
+    allowed = [node for node in allowed if node in wanted] if wanted else allowed
     first = min(os.sched_getaffinity(0), default=0)
-    for folder in _NODES.glob("node[0-9]*"):
-        if (folder / f"cpu{first}").exists():
-            return int(folder.name.removeprefix("node"))
-    return 0
+    for folder in (root / "sys/devices/system/node").glob("node[0-9]*"):
+        node = int(folder.name.removeprefix("node"))
+        if (folder / f"cpu{first}").exists() and node in allowed:
+            return node
+    return allowed[0] if allowed else 0
+
+
+def _allowed_nodes(root: Path) -> list[int]:
+    with contextlib.suppress(OSError):
+        for line in (root / "proc/self/status").read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.startswith("Mems_allowed_list:"):
+                return _numbers(line.partition(":")[2])
+    return [0]
+
+
+def _numbers(text: str) -> list[int]:
+    """Return the numbers of a kernel list ("0-2,4"); what is none is left out."""
+    found: list[int] = []
+    for part in text.split(","):
+        first, _, last = part.strip().partition("-")
+        if first.isdecimal() and (last or first).isdecimal():
+            found += range(int(first), int(last or first) + 1)
+    return found
 
 
 def _meminfo(file: Path) -> dict[str, int]:
@@ -167,8 +187,8 @@ def _meminfo(file: Path) -> dict[str, int]:
     return table
 
 
-def _cgroup() -> tuple[int | None, int]:
+def _cgroup(root: Path) -> tuple[int | None, int]:
     for limit, used in _CGROUP_FILES:
         with contextlib.suppress(OSError, ValueError):
-            return int(limit.read_text()), int(used.read_text())
+            return int((root / limit).read_text()), int((root / used).read_text())
     return None, 0
