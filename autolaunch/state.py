@@ -40,7 +40,14 @@ def new_run(chosen: Path | None) -> tuple[str, Path]:
 
 
 def _clear_old(runs: Path) -> None:
-    """Keep the newest runs; what cannot be removed stays."""
+    """Keep the newest runs and those whose supervisor may live; what cannot be removed stays."""
     with contextlib.suppress(OSError):
         for old in sorted(path for path in runs.iterdir() if path.is_dir())[:-KEPT_RUNS]:
-            shutil.rmtree(old, ignore_errors=True)
+            if not _lives(old.name):
+                shutil.rmtree(old, ignore_errors=True)
+
+
+def _lives(run: str) -> bool:
+    """Whether the process that a run's id names exists: a server that runs for months keeps its log."""
+    pid = run.split("-")[2:3]
+    return bool(pid) and pid[0].isdigit() and Path("/proc", pid[0]).exists()
