@@ -8,12 +8,14 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import signal
 import subprocess
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -21,6 +23,7 @@ import psutil
 from autolaunch import warden
 from autolaunch.diagnose import Scanner
 from autolaunch.errors import HostError
+from autolaunch.failure import Kind
 from autolaunch.machine import (
     CacheSized,
     CauseSeen,
@@ -32,6 +35,7 @@ from autolaunch.machine import (
     TreeGone,
 )
 from autolaunch.output import Output, pump
+from autolaunch.sweep import PREFIX
 
 F_SETPIPE_SZ = 1031
 PIPE_BYTES = 1 << 20
@@ -61,13 +65,19 @@ class EngineProcess:
         self._sized = False
         self._stirred_at = 0.0
         self._cpu_s = 0.0
+        self.settled = threading.Event()
         self.gone = threading.Event()
+        self._temporary = ""
+        self._exit_told = False
+        self._strangers: frozenset[int] = frozenset()
         self._warden: subprocess.Popen[bytes] | None = None
         self._reader: threading.Thread | None = None
 
     def start(self, argv: Sequence[str], environment: Mapping[str, str]) -> None:
         """Start the engine; raise `HostError` where the operating system refuses."""
-        temporary = _temporary_folder(environment)
+        warden.prctl(warden.PR_SET_CHILD_SUBREAPER, 1)  # should the warden be killed, its children become ours
+        self._strangers = frozenset(warden.tree(os.getpid(), -1))
+        self._temporary = temporary = _temporary_folder(environment)
         reading, writing = os.pipe()
         with contextlib.suppress(OSError):
             fcntl.fcntl(reading, F_SETPIPE_SZ, PIPE_BYTES)
@@ -109,9 +119,9 @@ class EngineProcess:
 
     def stir(self) -> None:
         """Post Stirred if the tree used processor time since the last call; called once in a while."""
-        if self.gone.is_set() or not self.pid:
+        if self.gone.is_set() or not self.pid or self._warden is None:
             return
-        used = _cpu_seconds(self.pid)
+        used = _cpu_seconds(warden.tree(self._warden.pid, self.pid))
         if used - self._cpu_s > IDLE_SHARE * STIR_PERIOD_S:
             self._post(Stirred(self.attempt))
         self._cpu_s = used
@@ -138,31 +148,63 @@ class EngineProcess:
             if fact == "started":
                 self.pid = int(value)
             elif fact == "refused":
-                reason = f"the engine command cannot be run: {os.strerror(int(value))}"
-                self._post(LaunchFailed(self.attempt, reason))
+                self._tell_refusal(f"the engine command cannot be run: {os.strerror(int(value))}")
             elif fact == "exited":
                 self._tell_exit(int(value))
-        self._warden.wait()
-        survivors = () if self._warden.returncode == 0 else self._sweep()
+        code = self._warden.wait()
+        survivors = () if code == 0 else self._sweep()
+        if not self.pid:
+            self._tell_refusal(f"the process that was to start the engine ended with {code}")
+        self._tell_warden_killed()
+        self.settled.set()
         self.gone.set()
         self._close()
         self._post(TreeGone(self.attempt, survivors))
 
+    def _tell_refusal(self, reason: str) -> None:
+        if not self._exit_told:
+            self._exit_told = True
+            self._post(LaunchFailed(self.attempt, reason))
+
     def _tell_exit(self, code: int) -> None:
         assert self._reader is not None
+        if self._exit_told:
+            return
+        self._exit_told = True
         self._reader.join(DRAIN_S)
         scanner = self._scanner
         self._post(EngineExited(self.attempt, code, scanner.conclude(code), scanner.effective))
 
+    def _tell_warden_killed(self) -> None:
+        """Tell the exit that nobody saw: a warden that is killed takes the leader with it."""
+        if self._exit_told:
+            return
+        self._exit_told = True
+        scanner = self._scanner
+        failure = scanner.conclude(None)
+        if failure.kind in (Kind.OK, Kind.UNKNOWN):
+            line = "the engine's guardian process was killed from outside, and the engine with it"
+            failure = replace(failure, kind=Kind.OTHER_CRASH, line=line)
+        self._post(EngineExited(self.attempt, -signal.SIGKILL, failure, scanner.effective))
+
     def _sweep(self) -> tuple[int, ...]:
         """The warden itself was killed: end its tree from here. Returns what outlives SIGKILL."""
         deadline = time.monotonic() + 5.0
-        while self.pid:
-            left = warden.kill_tree(-1, self.pid, spare_trackers=False)
+        known: set[int] = set()
+        while True:
+            left = warden.tree(os.getpid(), self.pid or -1) - self._strangers
+            known |= left
+            for pid in left:
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    os.kill(pid, signal.SIGKILL)
+            for pid in known:
+                with contextlib.suppress(ChildProcessError):
+                    os.waitpid(pid, os.WNOHANG)
             if not left or time.monotonic() > deadline:
-                return tuple(sorted(left))
+                break
             time.sleep(0.02)
-        return ()
+        warden.remove(self._temporary)
+        return tuple(sorted(left))
 
     def _close(self) -> None:
         assert self._warden is not None
@@ -180,7 +222,7 @@ def _temporary_folder(environment: Mapping[str, str]) -> str:
     if len(base) > LONGEST_BASE:
         base = "/tmp"  # noqa: S108 - mkdtemp makes a folder of its own in it
     try:
-        return tempfile.mkdtemp(prefix="autolaunch-", dir=base)
+        return tempfile.mkdtemp(prefix=PREFIX, dir=base)
     except OSError as error:
         raise HostError(
             f"no folder can be made in {base}: {error.strerror}", hint="set TMPDIR to one that can"
@@ -201,10 +243,10 @@ def _own_variables(environment: Mapping[str, str], temporary: str) -> dict[str, 
     }
 
 
-def _cpu_seconds(leader: int) -> float:
-    """Return the processor time that the living members of an engine's session have used."""
+def _cpu_seconds(members: Iterable[int]) -> float:
+    """Return the processor time that these processes have used."""
     total = 0.0
-    for pid in warden.tree(leader, leader) | {leader}:
+    for pid in members:
         with contextlib.suppress(psutil.Error):
             times = psutil.Process(pid).cpu_times()
             total += times.user + times.system

@@ -4,7 +4,9 @@ Runs as a process of its own between supervisor and engine (`python -I -S warden
 standard library only, so that SIGKILL of the supervisor leaves nothing: the control pipe then reports its end
 and the warden kills what is left. It is a child subreaper (prctl(2)): processes that double-fork into sessions
 of their own still become its children, and wait(2) with ECHILD proves that none is left. It last removes TMP,
-the engine's folder for temporary files: vLLM leaves sockets there even when it ends in good order.
+the engine's folder for temporary files: vLLM leaves sockets there even when it ends in good order. While it
+lives it holds a lock on TMP/.warden, which names the engine's session: should supervisor and warden both be
+killed, the next autolaunch finds there what they left (`sweep`).
 
 stdin: orders, one byte each (`t` SIGTERM to the group, `k` kill the tree; end of file: kill the tree).
 stdout: facts, one line each (`started PID`, `refused ERRNO`, `exited STATUS`, `gone`).
@@ -15,6 +17,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import fcntl
 import os
 import select
 import signal
@@ -24,6 +27,7 @@ from pathlib import Path
 
 PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
+OWNER_FILE = ".warden"
 TRACKER_GRACE_S = 0.5
 """How long Python's resource trackers may clean up shared memory after their clients are dead."""
 
@@ -96,6 +100,17 @@ def remove(folder: str) -> None:
         Path(folder).rmdir()
 
 
+def start_ticks(pid: int) -> int:
+    """Return the clock tick after boot at which a process began; OSError where there is none."""
+    stat = Path(f"/proc/{pid}/stat").read_bytes()
+    return int(stat[stat.rindex(b")") + 2 :].split()[19])
+
+
+def pid_space() -> str:
+    """Return the name of the PID namespace in which our process numbers mean something."""
+    return str(Path("/proc/self/ns/pid").readlink())
+
+
 def _tell(text: str) -> None:
     with contextlib.suppress(OSError):  # a supervisor that is gone needs no news
         os.write(1, text.encode() + b"\n")
@@ -138,10 +153,21 @@ class Warden:
         signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
         signal.signal(signal.SIGCHLD, lambda *_: None)
         self.killing_since: float | None = None
+        owner = self._lock()
         self.leader = _start(argv, os.getpid())
+        with contextlib.suppress(OSError):
+            os.write(owner, f"{pid_space()} {self.leader} {start_ticks(self.leader)}\n".encode())
         null = os.open(os.devnull, os.O_WRONLY)
         os.dup2(null, 2)  # the output pipe must end with the engine's tree, not with us
         _tell(f"started {self.leader}")
+
+    def _lock(self) -> int:
+        """Take the lock that says that this engine has a warden; it goes with this process, however that ends."""
+        with contextlib.suppress(OSError):
+            owner = os.open(Path(self.temporary, OWNER_FILE), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            fcntl.flock(owner, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return owner
+        return -1  # a full disk costs the sweep, not the engine
 
     def reap(self) -> bool:
         """Collect the dead; return False once no descendant is left."""
