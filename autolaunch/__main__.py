@@ -1,5 +1,43 @@
-"""`python -m autolaunch`."""
+"""The command: takes the signals before anything slow is imported, then leaves the rest to `cli`."""
 
-from autolaunch.cli import main
+from __future__ import annotations
 
-main()
+import contextlib
+import os
+import signal
+from types import FrameType
+
+TAKEN = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+def _leave(number: int, _: FrameType | None) -> None:
+    """Leave before a run has begun: nothing was started, so nothing is left."""
+    with contextlib.suppress(OSError):  # a terminal that is gone
+        os.write(2, f"stopped ({signal.Signals(number).name}) before anything was started\n".encode())
+    raise SystemExit(0)
+
+
+def _open_missing_streams() -> None:
+    """Fill descriptors 0 to 2 where the caller closed them: a log file must not become stderr."""
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) < 3:
+        os.set_inheritable(descriptor, True)
+    os.close(descriptor)
+
+
+def main() -> None:
+    """Run autolaunch; the supervisor takes the signals over once it has a run to stop."""
+    for number in TAKEN:
+        if number is not signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:  # nohup ignores it
+            signal.signal(number, _leave)
+    try:
+        _open_missing_streams()
+        from autolaunch.cli import main as run  # noqa: PLC0415 - a signal may come while this is imported
+
+        run()
+    finally:
+        for number in TAKEN:
+            signal.signal(number, signal.SIG_IGN)  # what the exit code says stands
+
+
+if __name__ == "__main__":
+    main()

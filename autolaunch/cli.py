@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import json
+import math
 import os
-import shlex
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import click
 
 from autolaunch import __version__
 from autolaunch.arguments import split
-from autolaunch.errors import AutolaunchError, ExitCode, HostError, WishError
-from autolaunch.settings import Settings
+from autolaunch.errors import AutolaunchError, ExitCode, WishError
 from autolaunch.sizes import gib, parse_bytes, parse_count
 
 LATER = ("plan", "history", "systemd", "logs", "report")
@@ -34,6 +32,22 @@ class Size(click.ParamType):  # type: ignore[type-arg]  # generic only since cli
             return value if isinstance(value, int) else parse_bytes(value)
         except ValueError as error:
             self.fail(str(error), param, ctx)
+
+
+class Seconds(click.ParamType):  # type: ignore[type-arg]  # generic only since click 8.2
+    """A bound of time."""
+
+    name = "seconds"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return seconds, finite and at least 1."""
+        try:
+            seconds = float(value)
+        except ValueError:
+            seconds = math.nan
+        if not 1 <= seconds < math.inf:
+            self.fail(f"{value} is not a number of seconds, at least 1", param, ctx)
+        return seconds
 
 
 class Tokens(click.ParamType):  # type: ignore[type-arg]  # generic only since click 8.2
@@ -120,13 +134,13 @@ def _option(name: str, **more: Any) -> Callable[[Any], Any]:
 )
 @_option(
     "--start-timeout",
-    type=click.FloatRange(1),
+    type=Seconds(),
     default=3600.0,
     show_default=True,
     metavar="S",
     help="Bound of one start.",
 )
-@_option("--stall-timeout", type=click.FloatRange(1), default=300.0, show_default=True, metavar="S",
+@_option("--stall-timeout", type=Seconds(), default=300.0, show_default=True, metavar="S",
          help="Bound of silence without processor use in a start.")  # fmt: skip
 @_option(
     "--min-context",
@@ -152,124 +166,20 @@ def _option(name: str, **more: Any) -> Callable[[Any], Any]:
 @click.pass_context
 def serve(ctx: click.Context, /, **chosen: Any) -> None:
     """Serve MODEL: a catalogue alias, a hub id or a folder. Every option not listed here goes to vLLM unchanged."""
-    _raise_exit(start(ctx.meta["model"], ctx.meta["engine_args"], Options(**chosen)))
+    from autolaunch.serving import Options, start  # noqa: PLC0415 - `--help` needs none of it
 
-
-@dataclass(frozen=True, slots=True)
-class Options:
-    """The options of `serve`, as the Contract names them."""
-
-    engine: str | None = None
-    engine_version: str | None = None
-    strategy: str = "default"
-    record: Path | None = None
-    check: bool = False
-    max_attempts: int | None = None
-    start_timeout: float = 3600.0
-    stall_timeout: float = 300.0
-    min_context: int | None = None
-    max_context: int | None = None
-    concurrency: int = 1
-    memory: int | None = None
-    state_dir: Path | None = None
-    no_memory: bool = False
-    no_prove: bool = False
-    engine_log: str = "file"
-    log_format: str = "console"
-
-
-def start(model: str | None, engine_args: Sequence[str], options: Options) -> ExitCode:
-    """Make the wish and the run, supervise it to its end. Raises `AutolaunchError` before anything is started."""
-    from autolaunch import hardware, ladder, machine, record  # noqa: PLC0415 - `--help` needs none of it
-    from autolaunch.catalog import find_model  # noqa: PLC0415
-    from autolaunch.facts import DeviceKind, Situation  # noqa: PLC0415
-    from autolaunch.installation import find_engine  # noqa: PLC0415
-    from autolaunch.model import look_at  # noqa: PLC0415
-    from autolaunch.narration import Scene  # noqa: PLC0415
-    from autolaunch.rungs import Limits  # noqa: PLC0415
-    from autolaunch.state import new_run  # noqa: PLC0415
-    from autolaunch.strategy import load_strategy  # noqa: PLC0415
-    from autolaunch.supervisor import Job, Supervisor, refuse_taken_port  # noqa: PLC0415
-    from autolaunch.talk import RecordFile, Talk, say  # noqa: PLC0415
-    from autolaunch.wish import make_wish, model_from  # noqa: PLC0415
-
-    if model is None:
-        model, engine_args = model_from(engine_args)
-    if model is None:
-        raise WishError(
-            "no MODEL is given",
-            hint="for example: autolaunch glm-4-9b (autolaunch models lists the short names)",
-        )
-    strategy = load_strategy(options.strategy)
-    limits = Limits(
-        min_context=options.min_context or 4096,
-        max_context=options.max_context,
-        floor_is_wish=options.min_context is not None,
-        concurrency=options.concurrency,
-        memory_bytes=options.memory,
-    )
-    wish = make_wish(find_model(model), engine_args, limits, environment=os.environ)
-    installation = find_engine(options.engine, version=options.engine_version, environment=os.environ)
-    refuse_taken_port(wish.address)
-    run_id, folder = new_run(options.state_dir)
-    records = [] if options.record is None else [RecordFile(options.record, run_id)]
-    device = hardware.measure(installation.engine.device, cards=wish.cards)
-    if options.memory is not None and device.total_bytes is None:
-        raise HostError(
-            "--memory needs the card's size, which cannot be read here", hint="use --gpu-memory-utilization"
-        )
-    engine = installation.engine
-    situation = Situation(device, engine, look_at(find_model(model)))
-    climb = ladder.begin(strategy, limits, wish.pinned, pins=wish.pins, situation=situation)
-    policy = machine.Policy(
-        max_attempts=options.max_attempts or strategy.max_attempts,
-        start_timeout_s=options.start_timeout,
-        stall_timeout_s=options.stall_timeout,
-        check=options.check,
-        url=wish.address.url,
-        pinned_words=tuple(
-            word.lstrip("-").split("=")[0].replace("_", "-") for word in engine_args if word.startswith("--")
-        ),
-    )
-    talk = Talk(
-        Scene(str(folder), policy.max_attempts, wish.pins, wish.model),
-        records,
-        run=run_id,
-        log_format=options.log_format,
-    )
-    echo: BinaryIO | None = sys.stderr.buffer if options.engine_log == "inherit" else None
-    job = Job(wish, installation, os.environ, folder, echo, talk.tell, talk.warn, prove=not options.no_prove)
-    supervisor = Supervisor(job, machine.Run(policy, climb, situation))
-    talk.command = lambda event: supervisor.shown_argv(event.settings)
-    if options.log_format == "console":
-        version = f"vLLM {engine.version}" if engine.version else "an engine of unknown version"
-        where = device.name or "memory unknown"
-        say(f"autolaunch {__version__}: {wish.model}, {version}, strategy {strategy.name}")
-        say(f"  {where}: {gib(device.free_bytes)} free of {gib(device.total_bytes)}")
-    talk.tell(
-        record.Planned(climb.settings, {}, _basis(climb.settings, wish.pins, device.kind is not DeviceKind.UNKNOWN))
-    )
-    code = supervisor.run()
-    if options.check and code is ExitCode.STOPPED and supervisor.proven is not None:
-        click.echo(shlex.join(supervisor.shown_argv(supervisor.proven)))
-    return code
-
-
-def _basis(settings: Settings, pins: frozenset[str], measured: bool) -> dict[str, str]:
-    return {
-        name: "pinned" if name in pins else "measured" if measured and name == "gpu_memory_utilization" else "strategy"
-        for name in settings.as_json()
-    }
+    raise SystemExit(int(start(ctx.meta["model"], ctx.meta["engine_args"], Options(**chosen))))
 
 
 @cli.command()
 @click.argument("file", default="-", type=click.Path(dir_okay=False, allow_dash=True))
-@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+@click.option("--json", "as_json", is_flag=True, envvar="AUTOLAUNCH_JSON", help="One JSON object.")
 def diagnose(file: str, as_json: bool) -> None:
     """Say why an engine's start failed, from its log FILE (or standard input)."""
     from autolaunch.diagnose import advice, to_json  # noqa: PLC0415
     from autolaunch.diagnose import diagnose as judge  # noqa: PLC0415
     from autolaunch.narration import describe  # noqa: PLC0415
+    from autolaunch.talk import give  # noqa: PLC0415
 
     try:
         data = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
@@ -279,25 +189,26 @@ def diagnose(file: str, as_json: bool) -> None:
         ) from error
     failure = judge(data)
     if as_json:
-        click.echo(json.dumps(to_json(failure), ensure_ascii=False))
+        give(json.dumps(to_json(failure), ensure_ascii=False))
         return
-    click.echo(f"{failure.kind}" + (f" (vLLM {failure.engine_version})" if failure.engine_version else ""))
+    give(f"{failure.kind}" + (f" (vLLM {failure.engine_version})" if failure.engine_version else ""))
     if failure.line:
-        click.echo(f"  line {failure.line_number}: {failure.line[:300]}")
+        give(f"  line {failure.line_number}: {failure.line[:300]}")
     if failure.numbers:
-        click.echo(f"  {describe(failure)}")
+        give(f"  {describe(failure)}")
     for text in advice(failure):
-        click.echo(f"  hint: {text}")
+        give(f"  hint: {text}")
 
 
 @cli.command()
 def models() -> None:
     """List the models known by a short name."""
     from autolaunch.catalog import catalog  # noqa: PLC0415
+    from autolaunch.talk import give  # noqa: PLC0415
 
     for entry in catalog().values():
         shipped = "(ships with autolaunch)" if Path(entry.model).is_absolute() else entry.model
-        click.echo(f"{entry.name:<16}{shipped:<30}{entry.description}")
+        give(f"{entry.name:<16}{shipped:<30}{entry.description}")
 
 
 @cli.command()
@@ -308,20 +219,15 @@ def doctor(engine: str | None, state_dir: Path | None) -> None:
     from autolaunch import hardware  # noqa: PLC0415
     from autolaunch.installation import find_engine  # noqa: PLC0415
     from autolaunch.state import state_folder  # noqa: PLC0415
+    from autolaunch.talk import give  # noqa: PLC0415
 
     found = find_engine(engine, version=None, environment=os.environ)
-    click.echo(f"engine   {' '.join(found.command)} (vLLM {found.engine.version or 'of unknown version'})")
+    give(f"engine   {' '.join(found.command)} (vLLM {found.engine.version or 'of unknown version'})")
     device = hardware.measure(found.engine.device)
-    click.echo(
-        f"memory   {device.name or 'no card was found'}: {gib(device.free_bytes)} free of {gib(device.total_bytes)}"
-    )
+    give(f"memory   {device.name or 'no card was found'}: {gib(device.free_bytes)} free of {gib(device.total_bytes)}")
     for holder in device.holders:
-        click.echo(f"         {gib(holder.used_bytes)} held by {holder.name} (pid {holder.pid})")
-    click.echo(f"state    {state_folder(state_dir)}")
-
-
-def _raise_exit(code: ExitCode) -> None:
-    raise SystemExit(int(code))
+        give(f"         {gib(holder.used_bytes)} held by {holder.name} (pid {holder.pid})")
+    give(f"state    {state_folder(state_dir)}")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -329,17 +235,23 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         cli.main(args=None if arguments is None else list(arguments), prog_name="autolaunch", standalone_mode=False)
     except AutolaunchError as error:
-        click.echo(f"error: {error.what}", err=True)
-        if error.hint:
-            click.echo(f"hint: {error.hint}", err=True)
+        _complain(error.what, error.hint)
         raise SystemExit(int(error.exit_code)) from error
     except click.exceptions.Exit as done:
         raise SystemExit(done.exit_code) from done
     except click.ClickException as error:
-        error.show()
+        _complain(error.format_message(), "autolaunch --help lists the commands and their options")
         raise SystemExit(int(ExitCode.USAGE)) from error
     except click.Abort as error:
         raise SystemExit(int(ExitCode.STOPPED)) from error
+
+
+def _complain(what: str, hint: str) -> None:
+    from autolaunch.talk import say  # noqa: PLC0415 - costs nothing where nothing is wrong
+
+    say(f"error: {what}")
+    if hint:
+        say(f"hint: {hint}")
 
 
 if __name__ == "__main__":

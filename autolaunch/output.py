@@ -5,34 +5,44 @@ I/O. Owns chunking, redaction and the log file; what a line means is `diagnose`'
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Sequence
+from io import FileIO
 from pathlib import Path
-from typing import BinaryIO
 
 from autolaunch.diagnose import Scanner, interesting
 
 CHUNK_BYTES = 1 << 16
 LONG_LINE_BYTES = 1 << 16
 KEPT_END_BYTES = 1 << 13
+"""Longer than any secret, so that none is ever cut in two by the writing of half a line."""
 
 
 class Output:
     """One attempt's output on its way to the log file, the scanner and perhaps the terminal.
 
-    Fed by one thread. A full disk ends the file, not the engine: `lost` then says why.
+    Fed by one thread. A full disk ends the file, not the engine, and is told once to `warn`.
     """
 
     def __init__(
-        self, file: BinaryIO | None, scanner: Scanner, *, hidden: Sequence[str], echo: BinaryIO | None
+        self,
+        file: FileIO | None,
+        scanner: Scanner,
+        *,
+        hidden: Sequence[str],
+        echo: FileIO | None,
+        warn: Callable[[str], None],
     ) -> None:
         self.scanner = scanner
-        self.lost: str = ""
         self._file = file
         self._echo = echo
-        self._hidden = [secret.encode() for secret in hidden]
+        self._warn = warn
+        self._hidden = _spellings(hidden)
         self._carry = b""
+        self._line = b""
         self._head = b""
+        self._judging = True
 
     def feed(self, data: bytes) -> None:
         """Take the next bytes, of any content and cut anywhere."""
@@ -40,51 +50,88 @@ class Output:
         end = max(data.rfind(b"\n"), data.rfind(b"\r")) + 1
         block, carry = data[:end], data[end:]
         if block:
-            self._write(block)
-            self._scan(block)
-        if len(carry) > LONG_LINE_BYTES:  # a line without an end: the file gets all, the scanner both its ends
-            self._write(carry[:-KEPT_END_BYTES])
-            self._head = self._head or carry[:KEPT_END_BYTES]
+            self._pass_on(self._hide(block))
+        if len(carry) > LONG_LINE_BYTES:
+            carry = self._hide(carry)
+            self._pass_on(carry[:-KEPT_END_BYTES])
             carry = carry[-KEPT_END_BYTES:]
         self._carry = carry
 
     def finish(self) -> None:
         """Take what was left without a line's end, and close the file."""
-        if self._carry:
-            self._write(self._carry)
-            self._scan(self._carry)
-            self._carry = b""
+        self._pass_on(self._hide(self._carry))
+        self._carry = b""
+        if self._line:
+            self._scan(b"\n")
         if self._file is not None:
             self._file.close()
             self._file = None
 
-    def _write(self, block: bytes) -> None:
+    def _hide(self, block: bytes) -> bytes:
         for secret in self._hidden:
             if secret in block:
                 block = block.replace(secret, b"***")
+        return block
+
+    def _pass_on(self, block: bytes) -> None:
+        if not block:
+            return
+        self._write(block)
+        if self._judging:
+            try:
+                self._scan(block)
+            except Exception as error:  # a fault in the diagnosis must stop neither the engine nor its log
+                self._judging = False
+                self._warn(f"the diagnosis failed on the engine's output ({error!r}); its exit alone is judged")
+
+    def _write(self, block: bytes) -> None:
         if self._file is not None:
             try:
-                self._file.write(block)
+                write_all(self._file, block)
             except OSError as error:
-                self.lost = str(error)
+                self._warn(f"the engine's output is no longer kept: {error.strerror or error}")
                 self._file = None
         if self._echo is not None:
             try:
-                self._echo.write(block)
-                self._echo.flush()
+                write_all(self._echo, block)
             except OSError:
                 self._echo = None
 
     def _scan(self, block: bytes) -> None:
-        if self._head:
-            block, self._head = self._head + block, b""
-        if not interesting(block):
-            self.scanner.skip(block.count(b"\n"))
+        """Give whole lines to the scanner; of a line without an end only its head and its newest end are kept."""
+        data = self._line + block
+        end = data.rfind(b"\n") + 1
+        whole, line = data[:end], data[end:]
+        if whole and self._head:
+            whole, self._head = self._head + whole, b""
+        if len(line) > LONG_LINE_BYTES:
+            self._head = self._head or line[:KEPT_END_BYTES]
+            line = line[-KEPT_END_BYTES:]
+        self._line = line
+        if not interesting(whole):
+            self.scanner.skip(whole.count(b"\n"))
             return
-        for secret in self._hidden:
-            block = block.replace(secret, b"***")
-        for line in block.removesuffix(b"\n").split(b"\n"):
-            self.scanner.feed(line.decode("utf-8", "replace"))
+        for text in whole.removesuffix(b"\n").split(b"\n"):
+            self.scanner.feed(text.decode("utf-8", "replace"))
+
+
+def _spellings(hidden: Sequence[str]) -> list[bytes]:
+    """Return secrets as bytes, longest first, also as Python's repr and JSON spell them."""
+    spelt = {form for secret in hidden for form in (secret, repr(secret)[1:-1], json.dumps(secret)[1:-1])}
+    return sorted((form.encode("utf-8", "surrogateescape") for form in spelt), key=lambda form: -len(form))
+
+
+def write_all(file: FileIO, data: bytes) -> None:
+    """Write to an unbuffered file until all is written; OSError where that is impossible.
+
+    What a non-blocking terminal does not take is dropped: the engine must not wait for a reader.
+    """
+    view = memoryview(data)
+    while view:
+        written = file.write(view)
+        if written is None:
+            return
+        view = view[written:]
 
 
 def pump(descriptor: int, output: Output, *, on_block: Callable[[], None]) -> None:
@@ -102,7 +149,7 @@ def pump(descriptor: int, output: Output, *, on_block: Callable[[], None]) -> No
         on_block()
 
 
-def open_log(folder: Path, attempt: int) -> BinaryIO:
+def open_log(folder: Path, attempt: int) -> FileIO:
     """Create the log file of an attempt, readable by its owner only; OSError where that is impossible."""
     descriptor = os.open(folder / f"attempt-{attempt}.log", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     return os.fdopen(descriptor, "wb", buffering=0)

@@ -97,8 +97,8 @@ def healthy(address: Address, *, timeout: float = 5.0) -> bool:
 def prove(address: Address, *, api_key: str = "", timeout: float = 60.0) -> Answer:
     """Ask for one token, or for an embedding where the model does not generate.
 
-    NOT_YET where the server does not answer or says 5xx (a caller tries again); REFUSED where it answers and
-    refuses every way that was tried.
+    NOT_YET where the server cannot be reached or says 5xx (a caller tries again); REFUSED where it answers and
+    refuses every way that was tried, or lets a request wait for longer than `timeout` seconds.
     """
     try:
         status, models = request(address, "/v1/models", api_key=api_key, timeout=timeout)
@@ -121,7 +121,9 @@ def prove(address: Address, *, api_key: str = "", timeout: float = 60.0) -> Answ
                 return first
         assert first is not None
         return first
-    except (OSError, http.client.HTTPException, KeyError, IndexError, TypeError) as error:
+    except TimeoutError:
+        return Answer(Verdict.REFUSED, f"no answer within {timeout:g} s")
+    except (OSError, http.client.HTTPException, LookupError, TypeError, ValueError) as error:
         return Answer(Verdict.NOT_YET, f"{type(error).__name__}: {error}")
 
 

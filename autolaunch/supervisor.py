@@ -6,23 +6,25 @@ I/O. Signal handlers and threads only put events into the queue; everything that
 
 from __future__ import annotations
 
-import contextlib
+import errno
 import queue
 import signal
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from io import FileIO
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from autolaunch import hardware, machine, probe, record
 from autolaunch.diagnose import Scanner
 from autolaunch.engine import STIR_PERIOD_S, EngineProcess
 from autolaunch.errors import ExitCode, HostError
 from autolaunch.facts import Device, DeviceKind
+from autolaunch.failure import Phase
 from autolaunch.installation import Installation
 from autolaunch.output import Output, open_log
 from autolaunch.settings import Settings, render
@@ -35,6 +37,11 @@ T = TypeVar("T")
 
 HEALTH_PERIOD_S = 0.25
 PROOF_TRIES = 5
+PROOF_TIMEOUT_S = 300.0
+"""How long the first request may take: kernels are compiled at the first use."""
+
+LONGEST_WAIT_S = 3600.0
+LAST_WAIT_S = 5.0
 RELEASE_WAIT_S = 15.0
 RELEASE_POLL_S = 0.1
 RELEASE_SLACK_BYTES = {DeviceKind.CUDA: 256 << 20, DeviceKind.CPU: 1 << 30}
@@ -49,9 +56,10 @@ class Job:
     installation: Installation
     environment: Mapping[str, str]
     log_folder: Path
-    echo: BinaryIO | None
+    echo: FileIO | None
     tell: Callable[[record.Event], None]
     warn: Callable[[str], None]
+    show: Callable[[Phase, float], None]
     prove: bool = True
 
 
@@ -69,15 +77,18 @@ class Supervisor:
 
     def run(self) -> ExitCode:
         """Run until the end; return the exit code. Call it from the main thread: it takes the signals."""
-        with self._signals():
-            self._take(machine.Begun())
-            while self._exit_code is None:
-                self._take(self._next_event())
+        self.take_signals()
+        self._take(machine.Begun())
+        while self._exit_code is None:
+            self._take(self._next_event())
+        if self._engine is not None and not self._engine.gone.is_set():
+            self._engine.signal(machine.Force.KILL)
+            self._engine.gone.wait(LAST_WAIT_S)
         return self._exit_code
 
     def _next_event(self) -> machine.Event:
         deadline = self._state.deadline
-        wait = None if deadline is None else max(0.0, deadline - time.monotonic())
+        wait = None if deadline is None else min(max(0.0, deadline - time.monotonic()), LONGEST_WAIT_S)
         try:
             return self._events.get(timeout=wait)
         except queue.Empty:
@@ -85,21 +96,20 @@ class Supervisor:
 
     def _take(self, event: machine.Event) -> None:
         self._state, effects = machine.advance(self._state, event, time.monotonic())
+        if self._engine is not None and not isinstance(self._state, machine.Starting):
+            self._engine.settled.set()
         for effect in effects:
             self._perform(effect)
 
-    @contextlib.contextmanager
-    def _signals(self) -> Iterator[None]:
+    def take_signals(self) -> None:
+        """From here on a signal is an event. Nothing gives the signals back: the run's exit code must stand."""
+
         def caught(number: int, _: FrameType | None) -> None:
             self._events.put(machine.SignalReceived(signal.Signals(number).name))
 
-        taken = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-        before = {number: signal.signal(number, caught) for number in taken}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            if number is not signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:  # nohup ignores it
+                signal.signal(number, caught)
 
     def _perform(self, effect: machine.Effect) -> None:
         match effect:
@@ -126,12 +136,15 @@ class Supervisor:
         job, attempt = self.job, launch.attempt
         argv = self.argv(launch.settings)
         told = record.Attempted(attempt, launch.rung, self.shown_argv(launch.settings), launch.settings)
+        output = None
         try:
             refuse_taken_port(job.wish.address)
-            output = Output(self._log(attempt), Scanner(), hidden=job.wish.secrets, echo=job.echo)
+            output = Output(self._log(attempt), Scanner(), hidden=job.wish.secrets, echo=job.echo, warn=job.warn)
             engine = EngineProcess(attempt, output, self._events.put)
             engine.start(argv, job.environment)
         except HostError as error:
+            if output is not None:
+                output.finish()
             self.job.tell(told)
             self._events.put(
                 machine.LaunchFailed(attempt, f"{error.what}; hint: {error.hint}" if error.hint else error.what)
@@ -139,7 +152,7 @@ class Supervisor:
             return
         self._engine = engine
         self.job.tell(told)
-        self._thread(lambda: self._watch(engine))
+        self._thread(lambda: self._watch(engine, output.scanner))
         self._thread(lambda: self._probe(engine, output.scanner))
 
     def argv(self, settings: Settings) -> tuple[str, ...]:
@@ -153,7 +166,7 @@ class Supervisor:
         """Return the command line of an attempt with every secret replaced."""
         return tuple(redact(word, self.job.wish.secrets) for word in self.argv(settings))
 
-    def _log(self, attempt: int) -> BinaryIO | None:
+    def _log(self, attempt: int) -> FileIO | None:
         try:
             return open_log(self.job.log_folder, attempt)
         except OSError as error:
@@ -162,9 +175,12 @@ class Supervisor:
 
     # --- watching
 
-    def _watch(self, engine: EngineProcess) -> None:
-        while not engine.gone.wait(STIR_PERIOD_S):
+    def _watch(self, engine: EngineProcess, scanner: Scanner) -> None:
+        """While it starts, tell whether the engine works and how far it is."""
+        since = time.monotonic()
+        while not engine.settled.wait(STIR_PERIOD_S):
             engine.stir()
+            self.job.show(scanner.phase, time.monotonic() - since)
 
     def _probe(self, engine: EngineProcess, scanner: Scanner) -> None:
         """Poll until the engine is healthy and has answered a real request, or is gone."""
@@ -174,14 +190,14 @@ class Supervisor:
             return
         if self.job.prove:
             answer = self._poll(
-                lambda: probe.prove(address, api_key=self.job.wish.api_key),
+                lambda: probe.prove(address, api_key=self.job.wish.api_key, timeout=PROOF_TIMEOUT_S),
                 lambda answer: answer.final,
                 engine,
                 every_s=1.0,
                 tries=PROOF_TRIES,
             )
             if answer.verdict is not probe.Verdict.PASSED:
-                reason = f"/health is 200 and the first request fails: {answer.seen}"
+                reason = f"/health is 200 and the first request fails: {answer.seen} (--no-prove leaves it out)"
                 self._events.put(machine.ProbeFailed(engine.attempt, reason, scanner.effective))
                 return
         self._events.put(machine.ProbePassed(engine.attempt, scanner.effective))
@@ -248,10 +264,12 @@ def refuse_taken_port(address: Address) -> None:
         try:
             trial.bind((address.host, address.port))
         except OSError as error:
-            holder = _holder(address.port)
+            taken = error.errno == errno.EADDRINUSE
+            holder = _holder(address.port) if taken else ""
+            place = f"port {address.port}" if taken else f"{address.host or 'any address'}, port {address.port}"
             raise HostError(
-                f"port {address.port} cannot be listened on: {error.strerror}{holder}",
-                hint="stop what holds it, or choose another with --port",
+                f"{place} cannot be listened on: {error.strerror or error}{holder}",
+                hint="stop what holds it, or choose another with --port" if taken else "check --host and --port",
             ) from error
 
 

@@ -1,22 +1,28 @@
 """How a run speaks: record lines to a file, its story to stderr for people, or JSON for journals.
 
-I/O over structlog. What is said is `narration`'s and `record`'s.
+I/O over structlog. What is said is `narration`'s and `record`'s. A stderr that is closed, full or gone never
+ends a run, and neither does a full disk.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import re
+import shutil
 import sys
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import click
 
 from autolaunch import record
 from autolaunch.errors import HostError
+from autolaunch.failure import Phase
 from autolaunch.narration import Scene, narrate
 
 STYLES: dict[str, dict[str, Any]] = {
@@ -26,6 +32,19 @@ STYLES: dict[str, dict[str, Any]] = {
     "dim": {"dim": True},
     "": {},
 }
+PHASE_WORDS: Mapping[Phase, str] = {
+    Phase.IMPORT: "importing",
+    Phase.CONFIG: "reading the model's configuration",
+    Phase.INIT: "starting the engine core",
+    Phase.LOAD: "loading weights",
+    Phase.PROFILE: "profiling memory",
+    Phase.KV_CACHE: "making the KV cache",
+    Phase.GRAPHS: "capturing graphs",
+    Phase.WARMUP: "warming up",
+    Phase.SERVING: "waiting for the first answer",
+}
+CLEAR_LINE = "\r\x1b[2K"
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]+")
 
 
 def now() -> str:
@@ -34,11 +53,12 @@ def now() -> str:
 
 
 class RecordFile:
-    """The file behind `--record`: one JSON line per event, written at once; a full disk is said once."""
+    """The file behind `--record`: one JSON line per event, written at once; a full disk is told once to `warn`."""
 
-    def __init__(self, path: Path, run: str) -> None:
+    def __init__(self, path: Path, run: str, warn: Callable[[str], None]) -> None:
         self._run = run
         self._path = path
+        self._warn = warn
         self._broken = False
         try:
             self._descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -50,17 +70,88 @@ class RecordFile:
 
     def write(self, event: record.Event) -> None:
         """Append an event's line in one write, so that lines of several runs never mix."""
-        line = json.dumps(record.as_json(event, time=now(), run=self._run), ensure_ascii=False, allow_nan=False)
+        fields = record.as_json(event, time=now(), run=self._run)
+        line = json.dumps(fields, ensure_ascii=False, allow_nan=False).encode("utf-8", "backslashreplace") + b"\n"
+        written = 0
         try:
-            os.write(self._descriptor, line.encode() + b"\n")
+            while written < len(line):
+                written += os.write(self._descriptor, line[written:])
         except OSError as error:
+            self._take_back(written)
             if not self._broken:
-                click.echo(f"warning: nothing more can be written to {self._path}: {error.strerror}", err=True)
+                self._warn(f"the record {self._path} cannot be written: {error.strerror}")
             self._broken = True
+
+    def _take_back(self, written: int) -> None:
+        """Remove the half of a line that a full disk left, so that every line stays whole."""
+        with contextlib.suppress(OSError):  # a pipe has nothing to take back
+            if written:
+                os.ftruncate(self._descriptor, os.fstat(self._descriptor).st_size - written)
+
+
+class Voice:
+    """stderr: whole lines, and on a terminal one line below them that is drawn over."""
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
+        self._drawn = False
+
+    def say(self, text: str) -> None:
+        """Write a line; what cannot be written is lost without a word."""
+        with self._lock:
+            self._put(f"{CLEAR_LINE if self._drawn else ''}{text}\n")
+            self._drawn = False
+
+    def draw(self, text: str) -> None:
+        """Write text that the next line or drawing replaces; nothing where stderr is no terminal."""
+        with self._lock:
+            if self.draws:
+                self._put(CLEAR_LINE + text[: max(20, shutil.get_terminal_size().columns - 1)])
+                self._drawn = True
+
+    def write(self, text: str) -> None:
+        """Say the line that a logger made."""
+        self.say(text.removesuffix("\n"))
+
+    def flush(self) -> None:
+        """Do nothing: every line is written at once."""
+
+    @property
+    def draws(self) -> bool:
+        """Whether stderr is a terminal that can be drawn on."""
+        return sys.stderr is not None and sys.stderr.isatty() and os.environ.get("TERM", "dumb") != "dumb"
+
+    def _put(self, text: str) -> None:
+        try:
+            click.echo(text, err=True, nl=False)
+        except BlockingIOError:
+            return  # a reader that is slow for a moment costs this line only
+        except OSError:
+            sys.stderr = open(os.devnull, "w")  # noqa: PTH123, SIM115 - lives as long as the process
+
+
+VOICE = Voice()
+
+
+def say(text: str) -> None:
+    """Write a line to stderr; a closed terminal must not end the run."""
+    VOICE.say(text)
+
+
+def give(text: str) -> None:
+    """Write a line of data to stdout as the bytes it came from; a reader that is gone is no error."""
+    if sys.stdout is None:
+        return
+    try:
+        sys.stdout.flush()
+        sys.stdout.buffer.write(text.encode("utf-8", "surrogateescape") + b"\n")
+        sys.stdout.buffer.flush()
+    except OSError:
+        sys.stdout = open(os.devnull, "w")  # noqa: PTH123, SIM115 - lives as long as the process
 
 
 class Talk:
-    """Tells every event to the record and to stderr."""
+    """Tells every event to the record and to stderr. Threads may warn and show; events come from one."""
 
     def __init__(self, scene: Scene, records: Sequence[RecordFile], *, run: str, log_format: str) -> None:
         self.scene = scene
@@ -78,29 +169,26 @@ class Talk:
             return
         command = self.command(event) if isinstance(event, record.CameUp) else ()
         for style, text in narrate(event, self.scene, command):
-            say(click.style(text, **STYLES[style]))
+            say(click.style(_CONTROL.sub(" ", text), **STYLES[style]))
 
     def warn(self, text: str) -> None:
         """Show something that does not stop the run."""
         if self._log is not None:
             self._log.warning(text)
         else:
-            say(click.style(f"  warning: {text}", fg="yellow"))
+            say(click.style(f"  warning: {_CONTROL.sub(' ', text)}", fg="yellow"))
 
-
-def say(text: str, stream: TextIO | None = None) -> None:
-    """Write a line to stderr; a closed terminal must not end the run."""
-    try:
-        click.echo(text, file=stream, err=stream is None)
-    except OSError:
-        sys.stderr = open(os.devnull, "w")  # noqa: PTH123, SIM115 - lives as long as the process
+    def show(self, phase: Phase, seconds: float) -> None:
+        """Draw how far a start is, where somebody looks at a terminal."""
+        if self._log is None:
+            VOICE.draw(click.style(f"  {PHASE_WORDS[phase]}, {seconds:.0f} s", dim=True))
 
 
 def _json_logger(run: str) -> Any:
     import structlog  # noqa: PLC0415 - a tenth of a second that a terminal need not wait for
 
     return structlog.wrap_logger(
-        structlog.PrintLogger(sys.stderr),
+        structlog.WriteLogger(VOICE),  # type: ignore[arg-type]  # write and flush are all it calls
         processors=[
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
