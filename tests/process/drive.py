@@ -1,0 +1,48 @@
+"""autolaunch with some of its constants changed, for what would take minutes or a card.
+
+`python -m tests.process.drive` takes autolaunch's command line;
+AUTOLAUNCH_DRIVE is JSON: `policy` replaces defaults of machine.Policy, `supervisor` constants of that module,
+`free_gib` makes every measurement after the first see a card with so much free memory (the first: 20 of 24 GiB),
+`slow_start_s` lets the preparation of the run take that long.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import time
+from functools import partial
+from typing import Any
+
+from autolaunch import __main__, facts, hardware, machine, supervisor
+
+GIB = 1 << 30
+
+
+def change(wanted: dict[str, Any]) -> None:
+    """Replace what the environment asks to replace."""
+    if "policy" in wanted:
+        machine.Policy = partial(machine.Policy, **wanted["policy"])  # type: ignore[assignment,misc]
+    for name, value in wanted.get("supervisor", {}).items():
+        assert hasattr(supervisor, name)
+        setattr(supervisor, name, value)
+    if "free_gib" in wanted:
+        card = facts.Device(facts.DeviceKind.CUDA, "a card", 24 * GIB, 20 * GIB)
+        later = dataclasses.replace(card, free_bytes=int(wanted["free_gib"] * GIB))
+        measured = iter([card])
+        hardware.measure = lambda *_, **__: next(measured, later)
+    if "slow_start_s" in wanted:
+        measure = hardware.measure
+
+        def slowly(*args: Any, **named: Any) -> facts.Device:
+            print("measuring", flush=True)
+            time.sleep(wanted["slow_start_s"])
+            return measure(*args, **named)
+
+        hardware.measure = slowly
+
+
+if __name__ == "__main__":
+    change(json.loads(os.environ.get("AUTOLAUNCH_DRIVE", "{}")))
+    __main__.main()
