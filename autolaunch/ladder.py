@@ -3,35 +3,59 @@
 Rules, which the property tests hold it to:
 
 - A rung acts only on failures its strategy says it answers; the first rung in the file's order that has an
-  answer wins. The arithmetic is in `rungs`.
+  answer wins. The arithmetic is in `rungs` and `share`.
 - What the user pinned is never changed. Where only a pinned value stands in the way, the end says which and
   what it would have to be.
 - No setting is tried twice. The one exception is a profiling race, whose cure is the same setting once memory
   is still; it is granted `RACE_RETRIES` times.
 - No oscillation: a utilization found too low or too high becomes a bound and only the room between the bounds
-  is used; every other field only gives way (shorter, fewer, eager, fewer bits).
+  is used; every other field only gives way (shorter, fewer, eager, fewer bits). Bounds that hold for one demand
+  only are forgotten when a rung lessens the demand, which can happen only so often.
+- Memory that was not there during a start and is now is no reason for a concession: the share is raised.
+- Where the room between the bounds is used up, the demand itself is too large for the memory that is there:
+  the rungs are asked again about the failure that was too little, at the share that is free.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+from autolaunch.case import RAISING, TAKEN, TOO_MUCH, Bounds, Case, Effort, Limits, Proposal
 from autolaunch.facts import GIB, DeviceKind, Situation
 from autolaunch.failure import Failure, Kind, Phase
 from autolaunch.figures import Effective
-from autolaunch.rungs import RAISING, RUNGS, Bounds, Case, Limits, Proposal, free_cap, host_share, memory_cap
+from autolaunch.rungs import RUNGS
 from autolaunch.settings import AUTO, Change, Settings, changes, flag, show
+from autolaunch.share import STEP, free_cap, host_share, memory_cap
 from autolaunch.strategy import Rung, Strategy
 
 RACE_RETRIES = 2
 START = "start"
 RETRY = "retry"
 
+RETURNED = 0.02
+"""How much more of the memory must be free than when it was found taken, to believe that it has come back."""
+
+DISAGREEMENT = 0.1
+"""How much less than measured the engine may find free (its context is some of it) and still count the same."""
+
+
+@dataclass(frozen=True, slots=True)
+class Starved:
+    """The last failure that was too little at the present demand: what to ask about once no more is to be had."""
+
+    failure: Failure
+    effective: Effective
+
 
 @dataclass(frozen=True, slots=True)
 class Climb:
-    """Where a run stands on its ladder: everything a decision needs of the past."""
+    """Where a run stands on its ladder: everything a decision needs of the past.
+
+    `tried` holds every setting that was started, `free_share` what was free before the attempt at hand.
+    """
 
     strategy: Strategy
     limits: Limits
@@ -41,6 +65,8 @@ class Climb:
     tried: frozenset[Settings] = frozenset()
     bounds: Bounds = Bounds()
     retries: int = 0
+    starved: Starved | None = None
+    free_share: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,27 +94,38 @@ def begin(strategy: Strategy, limits: Limits, pinned: Settings, *, pins: frozens
         settings = settings.changed(gpu_memory_utilization=_start_utilization(strategy, limits, situation))
     if "max_model_len" not in pins:
         settings = settings.changed(max_model_len=_start_context(strategy, limits, situation))
-    return Climb(strategy, limits, pins, settings, tried=frozenset({settings}))
+    free = situation.device.free_share
+    return Climb(strategy, limits, pins, settings, tried=frozenset({settings}), free_share=free)
 
 
 def _start_utilization(strategy: Strategy, limits: Limits, situation: Situation) -> float | None:
-    device, cap = situation.device, memory_cap(situation.device, limits)
+    """Return the first share; None is the engine's own default.
+
+    Where less is free than any rung would use, the default stands: the engine then says how little is free,
+    and the end names who holds it, instead of blaming the model's size.
+    """
+    device = situation.device
+    cap = memory_cap(device.total_bytes / GIB if device.total_bytes else None, limits)
     if strategy.start_utilization is not None:
         return min(strategy.start_utilization, cap)
     usual = situation.engine.default_utilization
     best = min(usual, cap, free_cap(device))
     if device.kind is DeviceKind.CPU and cap == 1.0:
         best = min(best, host_share(device))
-    return None if best == usual or best <= 0 else best
+    least = min((rung.min for rung in strategy.rungs if rung.name == "utilization"), default=0.0)
+    if best < cap and best < least:
+        return None if cap >= usual else cap
+    return None if best in (usual, 0.0) else best
 
 
 def _start_context(strategy: Strategy, limits: Limits, situation: Situation) -> int | None:
     cap, known = limits.max_context, situation.model.max_model_len
+    start = strategy.start_max_model_len
+    if start is not None and start != AUTO:
+        return min(start, cap or start, known or start)
     if cap is not None and (known is None or cap < known):
         return cap
-    if strategy.start_max_model_len != AUTO:
-        return strategy.start_max_model_len
-    return AUTO if situation.engine.fits_context_itself and limits.concurrency == 1 else None
+    return AUTO if start == AUTO and situation.engine.fits_context_itself and limits.concurrency == 1 else None
 
 
 def unmet(climb: Climb, effective: Effective, situation: Situation) -> tuple[Failure, Step | Exhausted] | None:
@@ -96,26 +133,33 @@ def unmet(climb: Climb, effective: Effective, situation: Situation) -> tuple[Fai
 
     `--max-model-len auto` may fit less than a rung before `context` could give, or less than the floor, and
     an engine only guarantees one full-length request. Such a start is answered like the failure it hides.
+    An `auto` of the user's own is what was wished, as long as it keeps the floor. What no rung can better is
+    accepted where it is of use to anyone and breaks no named wish.
     """
     failure = _shortfall(climb, effective)
     if failure is None:
         return None
+    fitted, limits = effective.max_model_len or 0, climb.limits
+    if limits.concurrency == 1 and "max_model_len" in climb.pins and fitted >= limits.min_context:
+        return None
     answer = next_step(climb, failure, effective, situation)
     if isinstance(answer, Step):
-        return None if climb.limits.concurrency == 1 and answer.rung == "context" else (failure, answer)
-    fitted = effective.max_model_len or 0
-    tolerable = climb.limits.concurrency == 1 and not (climb.limits.floor_is_wish and fitted < climb.limits.min_context)
-    return None if tolerable else (failure, answer)
+        return None if limits.concurrency == 1 and answer.rung == "context" else (failure, answer)
+    return None if limits.concurrency == 1 and fitted >= limits.least_context else (failure, answer)
+
+
+PRINTED = 0.005
+"""The engine prints how many requests fit with two decimals: what it says may be this much too much."""
 
 
 def _shortfall(climb: Climb, effective: Effective) -> Failure | None:
-    length, at_once = effective.max_model_len, climb.limits.concurrency
+    length, at_once, holds = effective.max_model_len, climb.limits.concurrency, effective.max_concurrency
     if length is None:
         return None
     numbers: dict[str, float] = {}
-    if at_once > 1 and effective.max_concurrency is not None and effective.max_concurrency < at_once:
-        numbers = {"max_seq_len": length, "estimated_max_len": int(effective.max_concurrency * length)}
-        line = f"the KV cache holds {effective.max_concurrency:.2f} requests of {length} tokens, {at_once} are wished"
+    if at_once > 1 and holds is not None and holds + PRINTED < at_once:
+        numbers = {"max_seq_len": length, "estimated_max_len": max(0, int((holds - PRINTED) * length))}
+        line = f"the KV cache holds {holds:.2f} requests of {length} tokens, {at_once} are wished"
     elif effective.auto_fit_from is not None and length < effective.auto_fit_from:
         numbers = {"max_seq_len": effective.auto_fit_from, "estimated_max_len": length}
         line = f"the engine fitted {length} tokens, {effective.auto_fit_from} are wished"
@@ -131,81 +175,195 @@ def next_step(climb: Climb, failure: Failure, effective: Effective, situation: S
 
     Total and pure: the same climb, failure and measurements give the same answer.
     """
-    climb = _learn(climb, failure, effective, situation)
+    ask = _Question(_learn(climb, failure, effective, situation), failure, effective, situation)
     if failure.kind is Kind.PROFILING_RACE and climb.retries < RACE_RETRIES:
-        again = replace(climb, rung=RETRY, retries=climb.retries + 1)
+        again = replace(ask.climb, rung=RETRY, retries=climb.retries + 1)
         return Step(again, RETRY, "memory moved while the engine measured it: the same settings again", ())
-    blocked: list[tuple[Rung, dict[str, Any]]] = []
-    for last_resort in (False, True):
-        case = _case(climb, failure, effective, situation, last_resort=last_resort)
-        for rung in climb.strategy.rungs:
-            if failure.kind not in rung.answers:
+    step = ask.returned() or ask.answer() or ask.pinched()
+    if step is None:
+        return _exhausted(ask)
+    return replace(step, climb=replace(step.climb, free_share=situation.device.free_share))
+
+
+@dataclass(slots=True)
+class _Question:
+    """One failure put to the rungs of a climb; `blocked` collects what only the user's pins forbade."""
+
+    climb: Climb
+    failure: Failure
+    effective: Effective
+    situation: Situation
+    blocked: dict[str, Any] = field(default_factory=dict)
+
+    def case(self, effort: Effort = Effort.SPARING) -> Case:
+        climb = self.climb
+        return Case(
+            self.failure,
+            climb.settings,
+            self.effective,
+            self.situation,
+            climb.limits,
+            bounds=climb.bounds,
+            pins=climb.pins,
+            effort=effort,
+        )
+
+    def returned(self) -> Step | None:
+        """Answer memory that was not there during the start and is now: a larger share instead of a concession."""
+        climb, before, now = self.climb, self.climb.free_share, self.situation.device.free_share
+        if self.failure.kind not in (Kind.WEIGHTS_OOM, Kind.PROFILE_OOM) or "gpu_memory_utilization" in climb.pins:
+            return None
+        if before is None or now is None or now < before + RETURNED or climb.strategy.start_utilization is not None:
+            return None
+        share = _start_utilization(climb.strategy, climb.limits, self.situation)
+        settings = climb.settings.changed(gpu_memory_utilization=share)
+        if settings in climb.tried:
+            return None
+        why = f"{before:.3f} of the memory was free at the start, {now:.3f} is now"
+        after = replace(climb, settings=settings, rung="utilization", tried=climb.tried | {settings})
+        return Step(after, "utilization", why, changes(climb.settings, settings))
+
+    def answer(self, *, without: str = "") -> Step | None:
+        for effort in Effort:
+            case = self.case(effort)
+            for rung in self.climb.strategy.rungs:
+                if self.failure.kind not in rung.answers or rung.name == without:
+                    continue
+                step = next(self._steps(rung, case), None)
+                if step is not None:
+                    return step
+        return None
+
+    def _steps(self, rung: Rung, case: Case) -> Iterator[Step]:
+        climb = self.climb
+        for proposal in RUNGS[rung.name](rung, case):
+            free = {name: value for name, value in proposal.values.items() if name not in climb.pins}
+            for name, value in proposal.values.items():
+                if name in climb.pins and value != getattr(climb.settings, name):
+                    self.blocked.setdefault(name, value)
+            if not free or (rung.name == "quantized_weights" and len(free) < len(proposal.values)):
                 continue
-            step = _try(climb, rung, case, blocked)
-            if step is not None:
-                return step
-    return _exhausted(climb, failure, situation, blocked)
+            settings = climb.settings.changed(**free)
+            if settings in climb.tried or settings == climb.settings:
+                continue
+            yield Step(_taken(climb, rung, settings), rung.name, proposal.why, changes(climb.settings, settings))
+
+    def pinched(self) -> Step | None:
+        """Answer a share that is too much where a lower one was too little: lower it and lessen the demand."""
+        climb, starved = self.climb, self.climb.starved
+        if self.failure.kind in RAISING or starved is None:
+            return None
+        open_case = replace(self.case(), bounds=replace(climb.bounds, too_low=0.0))
+        for rung in climb.strategy.rungs:
+            if rung.name != "utilization" or self.failure.kind not in rung.answers:
+                continue
+            for proposal in RUNGS[rung.name](rung, open_case):
+                lowered = _lowered(climb, proposal)
+                if lowered is None:
+                    continue
+                step = _Question(lowered, starved.failure, starved.effective, self.situation).answer(
+                    without="utilization"
+                )
+                if step is not None:
+                    made = changes(climb.settings, step.climb.settings)
+                    return replace(step, why=f"{proposal.why}; {step.why}", changes=made)
+        return None
 
 
-def _case(climb: Climb, failure: Failure, effective: Effective, situation: Situation, *, last_resort: bool) -> Case:
-    return Case(failure, climb.settings, effective, situation, climb.limits, climb.bounds, last_resort)
+def _lowered(climb: Climb, proposal: Proposal) -> Climb | None:
+    if "gpu_memory_utilization" in climb.pins:
+        return None
+    return replace(climb, settings=climb.settings.changed(**proposal.values))
+
+
+def _taken(climb: Climb, rung: Rung, settings: Settings) -> Climb:
+    """Return the climb after a step; what was learnt for one demand is forgotten when the demand is lessened."""
+    after = replace(climb, settings=settings, rung=rung.name, tried=climb.tried | {settings})
+    if rung.name == "utilization":
+        return after
+    less = Bounds(taken=climb.bounds.taken, free_then=climb.bounds.free_then, refusals=climb.bounds.refusals)
+    return replace(after, bounds=less, starved=None)
 
 
 def _learn(climb: Climb, failure: Failure, effective: Effective, situation: Situation) -> Climb:
     """Turn the failed share into a bound: what was too little or too much stays so."""
-    case = _case(climb, failure, effective, situation, last_resort=False)
-    bounds, now = climb.bounds, case.utilization
+    case = _Question(climb, failure, effective, situation).case()
+    bounds, now, free = climb.bounds, case.utilization, situation.device.free_share
+    if bounds.free_then is not None and free is not None and free > bounds.free_then + RETURNED:
+        bounds = Bounds(bounds.too_low, bounds.too_high, refusals=bounds.refusals)
     if failure.kind in RAISING:
         bounds = replace(bounds, too_low=max(bounds.too_low, now))
-    elif failure.kind in (Kind.FREE_MEMORY_LOW, Kind.KV_ALLOC_OOM, Kind.RUNTIME_OOM, Kind.OOM):
-        bounds = replace(bounds, too_high=min(bounds.too_high, now))
+        return replace(climb, bounds=bounds, starved=Starved(failure, effective))
+    if failure.kind in TOO_MUCH:
+        bounds = replace(bounds, too_high=min(bounds.too_high, now), overruns=bounds.overruns + 1)
+    elif failure.kind in TAKEN:
+        refusals = bounds.refusals + _disagrees(case, climb.free_share)
+        taken = min(now, _refused(replace(case, bounds=replace(bounds, refusals=refusals))))
+        bounds = replace(bounds, taken=min(bounds.taken, taken), free_then=free, refusals=refusals)
+        bounds = replace(bounds, overruns=bounds.overruns + (failure.kind is Kind.KV_ALLOC_OOM))
     return replace(climb, bounds=bounds)
 
 
-def _try(climb: Climb, rung: Rung, case: Case, blocked: list[tuple[Rung, dict[str, Any]]]) -> Step | None:
-    proposal = RUNGS[rung.name](rung, case)
-    if proposal is None:
-        return None
-    free = {name: value for name, value in proposal.values.items() if name not in climb.pins}
-    if len(free) < len(proposal.values):
-        blocked.append((rung, {name: value for name, value in proposal.values.items() if name in climb.pins}))
-    if not free or (rung.name == "quantized_weights" and len(free) < len(proposal.values)):
-        return None
-    return _step(climb, rung, Proposal(free, proposal.why))
+def _disagrees(case: Case, measured: float | None) -> bool:
+    """Whether the engine found much less than was measured before its start: another memory, or one that moved."""
+    free, total = case.number("free_gib"), case.number("total_gib")
+    if case.failure.kind is not Kind.FREE_MEMORY_LOW or free is None or not total:
+        return False
+    return measured is None or measured > free / total + DISAGREEMENT
 
 
-def _step(climb: Climb, rung: Rung, proposal: Proposal) -> Step | None:
-    settings = climb.settings.changed(**proposal.values)
-    if settings in climb.tried:
-        return None
-    after = replace(climb, settings=settings, rung=rung.name, tried=climb.tried | {settings})
-    return Step(after, rung.name, proposal.why, changes(climb.settings, settings))
+def _refused(case: Case) -> float:
+    """Return the share that the engine's own figures say is too much (1.0 where more was measured since)."""
+    free, total = case.number("free_gib"), case.number("total_gib")
+    if case.failure.kind is not Kind.FREE_MEMORY_LOW or free is None or not total:
+        return 1.0
+    if case.measured_rightly and case.bounds.refusals <= 1 and free_cap(case.situation.device) > free / total:
+        return 1.0
+    return free / total + STEP
 
 
-def _exhausted(
-    climb: Climb, failure: Failure, situation: Situation, blocked: list[tuple[Rung, dict[str, Any]]]
-) -> Exhausted:
-    closest: list[str] = []
-    for _, values in blocked:
-        for name, value in values.items():
-            yours = _typed(name, getattr(climb.settings, name))
-            line = f"allow {flag(name)} {_typed(name, value)} instead of your {yours}"
-            if line not in closest:
-                closest.append(line)
+def _exhausted(ask: _Question) -> Exhausted:
+    climb, failure = ask.climb, ask.failure
+    closest = [_allow(climb, name, value) for name, value in ask.blocked.items()]
+    if failure.kind is Kind.PROFILING_RACE:
+        why = f"memory moved in each of {climb.retries + 1} starts while the engine measured it"
+        return Exhausted(why, ("wait until the other processes on this device are up, or stop them",))
+    if failure.kind is Kind.HOST_OOM:
+        why = "the host's own memory ran out; no setting of the engine's device memory changes that"
+        return Exhausted(why, ("give the host (or its container) more memory, or stop what uses it",))
     if not any(failure.kind in rung.answers for rung in climb.strategy.rungs):
         return Exhausted(f"no rung of the strategy {climb.strategy.name!r} answers {failure.kind}", tuple(closest))
-    if failure.kind is Kind.FREE_MEMORY_LOW:
-        closest += [
-            f"free the {holder.used_bytes / GIB:.2f} GiB that {holder.name} (pid {holder.pid}) holds"
-            for holder in situation.device.holders
-            if holder.used_bytes
-        ]
-    elif climb.settings.quantization is None and situation.model.variant is None:
-        closest.append("serve a smaller or pre-quantized variant of the model")
+    closest += [
+        f"free the {holder.used_bytes / GIB:.2f} GiB that {holder.name} (pid {holder.pid}) holds"
+        for holder in sorted(ask.situation.device.holders, key=lambda holder: -(holder.used_bytes or 0))
+        if holder.used_bytes
+    ]
+    if failure.kind is not Kind.FREE_MEMORY_LOW:
+        if climb.limits.floor_is_wish and failure.kind is Kind.KV_TOO_SMALL:
+            closest += _below_floor(ask.case())
+        if climb.settings.quantization is None and climb.settings.model is None:
+            closest.append("serve a smaller or pre-quantized variant of the model")
     closest.append("use a card with more memory, or more cards with --tensor-parallel-size")
     why = f"every rung of the strategy {climb.strategy.name!r} that answers {failure.kind} has been used"
-    return Exhausted(why + (" or is pinned" if blocked else ""), tuple(closest[:4]))
+    return Exhausted(why + (" or is pinned" if ask.blocked else ""), tuple(closest[:4]))
+
+
+def _below_floor(case: Case) -> list[str]:
+    fit = case.fitting
+    return [f"allow --min-context {fit} instead of {case.limits.min_context}"] if fit else []
+
+
+def _allow(climb: Climb, name: str, value: Any) -> str:
+    yours = getattr(climb.settings, name)
+    instead = "what your options fix" if yours is None else f"your {show(name, yours)}"
+    option = "--model" if name == "model" else flag(name)
+    if value is True:
+        return f"allow {option} instead of --no-{option.removeprefix('--')}"
+    return f"allow {option} {_typed(name, value)} instead of {instead}"
 
 
 def _typed(name: str, value: Any) -> str:
-    return "engine default" if value is None else str(show(name, value))
+    if value is None:
+        return "engine default"
+    shown = show(name, value)
+    return ",".join(map(str, shown)) if isinstance(shown, list) else str(shown)
