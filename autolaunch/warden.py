@@ -116,10 +116,19 @@ def _tell(text: str) -> None:
         os.write(1, text.encode() + b"\n")
 
 
-def _start(argv: list[str], parent: int) -> int:
+def _start(argv: list[str], parent: int) -> tuple[int, int]:
+    """Start the engine; return its pid and the errno of an exec that failed, 0 if it runs.
+
+    Returns only once the engine is executed: an earlier SIGTERM would find no group yet, or the warden's own
+    handlers still in place, and be lost for the whole grace.
+    """
+    executed, executing = os.pipe()  # closed by a successful exec
     pid = os.fork()
     if pid:
-        return pid
+        os.close(executing)
+        refusal = os.read(executed, 16)
+        os.close(executed)
+        return pid, int(refusal or b"0")
     try:
         os.setsid()
         prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
@@ -128,13 +137,11 @@ def _start(argv: list[str], parent: int) -> int:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD, signal.SIGPIPE):
             signal.signal(number, signal.SIG_DFL)
         null = os.open(os.devnull, os.O_RDONLY)
-        facts = os.dup(1)
-        os.set_inheritable(facts, False)
         os.dup2(null, 0)
         os.dup2(2, 1)
         os.execvp(argv[0], argv)  # noqa: S606 - an argv list, never a shell
     except OSError as error:
-        os.write(facts, f"refused {error.errno}\n".encode())
+        os.write(executing, str(error.errno).encode())
     finally:
         os._exit(127)
 
@@ -154,12 +161,12 @@ class Warden:
         signal.signal(signal.SIGCHLD, lambda *_: None)
         self.killing_since: float | None = None
         owner = self._lock()
-        self.leader = _start(argv, os.getpid())
+        self.leader, refusal = _start(argv, os.getpid())
         with contextlib.suppress(OSError):
             os.write(owner, f"{pid_space()} {self.leader} {start_ticks(self.leader)}\n".encode())
         null = os.open(os.devnull, os.O_WRONLY)
         os.dup2(null, 2)  # the output pipe must end with the engine's tree, not with us
-        _tell(f"started {self.leader}")
+        _tell(f"refused {refusal}" if refusal else f"started {self.leader}")
 
     def _lock(self) -> int:
         """Take the lock that says that this engine has a warden; it goes with this process, however that ends."""
