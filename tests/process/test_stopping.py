@@ -1,0 +1,248 @@
+"""SIGINT, SIGTERM and SIGHUP at any moment: exit code 0, within the grace, one `stopped` line, nothing left."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import pty
+import select
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.fake_engine import behaviours as b
+from tests.fake_engine import leftovers
+from tests.fake_engine.scenario import Outcome
+from tests.process.stage import Stage, crowd, ok, until
+
+pytestmark = [pytest.mark.process, pytest.mark.timeout(60)]
+
+STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+def stopped_as_asked(stage: Stage, process: subprocess.Popen[bytes], number: signal.Signals) -> None:
+    assert stage.end(process).code == 0, stage.err
+    assert stage.left() == []
+    assert "Traceback" not in stage.err
+    assert stage.lines("stopped") == [stage.lines()[-1]]
+    assert stage.lines()[-1]["exit_code"] == 0
+    assert stage.lines()[-1]["reason"] == number.name
+
+
+@pytest.mark.parametrize("number", STOPS)
+def test_a_signal_in_service_ends_the_engine_politely(stage: Stage, number: signal.Signals) -> None:
+    stage.play(ok(b.Worker()))
+    process = stage.launch()
+    stage.line("ready")
+    process.send_signal(number)
+    stopped_as_asked(stage, process, number)
+    assert b"shutdown" in stage.log().lower()
+
+
+@pytest.mark.parametrize("number", STOPS)
+def test_a_signal_during_a_start_ends_it(stage: Stage, number: signal.Signals) -> None:
+    stage.play(ok(b.Worker(), delay_s={"graphs": 60}))
+    process = stage.launch()
+    stage.grown({"core", "worker0"})
+    process.send_signal(number)
+    stopped_as_asked(stage, process, number)
+
+
+def test_a_signal_right_after_the_fork_is_not_lost_for_the_whole_grace(stage: Stage) -> None:
+    """Once SIGTERM reached the child before its setsid, or while it still ignored SIGTERM as the warden does."""
+    stage.play(ok(delay_s={"import": 60}))
+    process = stage.launch()
+    stage.line("attempt")
+    since = time.monotonic()
+    process.send_signal(signal.SIGINT)
+    stopped_as_asked(stage, process, signal.SIGINT)
+    assert time.monotonic() - since < 5
+
+
+def test_a_signal_while_a_failed_start_is_ended_starts_no_other(stage: Stage) -> None:
+    stage.environment["AUTOLAUNCH_DRIVE"] = json.dumps({"policy": {"failed_grace_s": 10, "kill_wait_s": 10}})
+    stage.play(Outcome(kind="kv_too_small", then="hang", behaviours=crowd()), ok())
+    process = stage.launch(module="tests.process.drive")
+    stage.happened("cause")
+    process.send_signal(signal.SIGINT)
+    process.send_signal(signal.SIGTERM)  # not SIGINT: two of a kind that come before the handler runs are one
+    stopped_as_asked(stage, process, signal.SIGINT)
+    assert len(leftovers.starts(stage.folder)) == 1
+
+
+def test_a_signal_while_memory_is_awaited_ends_at_once(stage: Stage) -> None:
+    stage.environment["AUTOLAUNCH_DRIVE"] = json.dumps({"free_gib": 2})
+    stage.play(Outcome(kind="kv_too_small"), ok())
+    process = stage.launch(module="tests.process.drive")
+    stage.line("failed")
+    since = time.monotonic()
+    process.send_signal(signal.SIGTERM)
+    stopped_as_asked(stage, process, signal.SIGTERM)
+    assert time.monotonic() - since < 2
+    assert len(leftovers.starts(stage.folder)) == 1
+
+
+def test_a_signal_during_backoff_ends_at_once(stage: Stage) -> None:
+    stage.environment["AUTOLAUNCH_DRIVE"] = json.dumps({"policy": {"restart_wait_s": 60}})
+    stage.play(ok())
+    process = stage.launch(module="tests.process.drive")
+    stage.line("ready")
+    stage.crash()
+    until(lambda: stage.lines("crashed") and not leftovers.alive(stage.folder), "the crash")
+    since = time.monotonic()
+    process.send_signal(signal.SIGINT)
+    stopped_as_asked(stage, process, signal.SIGINT)
+    assert time.monotonic() - since < 2
+
+
+def test_the_grace_is_kept_for_an_engine_that_takes_its_time(stage: Stage) -> None:
+    stage.play(ok(delay_s={"shutdown": 1.5}))
+    process = stage.launch()
+    stage.line("ready")
+    process.send_signal(signal.SIGINT)
+    stopped_as_asked(stage, process, signal.SIGINT)
+    assert b"Application shutdown complete." in stage.log()
+
+
+def test_a_second_interrupt_skips_the_grace(stage: Stage) -> None:
+    stage.play(ok(b.Worker(), delay_s={"shutdown": 60}))
+    process = stage.launch()
+    stage.line("ready")
+    process.send_signal(signal.SIGINT)
+    stage.happened("stopping")
+    since = time.monotonic()
+    process.send_signal(signal.SIGINT)
+    stopped_as_asked(stage, process, signal.SIGINT)
+    assert time.monotonic() - since < 3
+
+
+def test_a_storm_of_signals_ends_in_zero(stage: Stage) -> None:
+    stage.play(ok(b.IgnoreSigterm(), b.Worker()))
+    process = stage.launch()
+    stage.line("ready")
+    while process.poll() is None:
+        process.send_signal(signal.SIGTERM)
+        process.send_signal(signal.SIGINT)
+    assert stage.end(process).code == 0
+    assert stage.left() == []
+    assert "Traceback" not in stage.err
+    assert stage.lines("stopped") == [stage.lines()[-1]]
+
+
+def test_signals_at_every_early_moment_never_show_a_traceback(stage: Stage) -> None:
+    """Python itself needs about 15 ms before it reads our first line: until then a signal is the interpreter's."""
+    stage.play(ok())
+    for delay_ms in range(0, 500, 50):
+        assert _stopped_early(stage, delay_ms / 1000, STOPS[delay_ms // 50 % 2]) == 0
+    assert "Traceback" not in stage.err
+    assert "KeyboardInterrupt" not in stage.err
+
+
+def _stopped_early(stage: Stage, delay_s: float, number: signal.Signals) -> int:
+    process = stage.launch()
+    started = time.monotonic()
+    until(lambda: _handles_signals(process.pid), "our first line")
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(max(0.0, started + delay_s - time.monotonic()))
+    process.send_signal(number)
+    code = stage.end(process).code
+    stage.nothing_left()
+    return code
+
+
+def _handles_signals(pid: int) -> bool:
+    """Whether SIGTERM is caught, which Python does not do by itself."""
+    status = Path(f"/proc/{pid}/status").read_text(encoding="utf-8").splitlines()
+    caught = next(line for line in status if line.startswith("SigCgt:"))
+    return bool(int(caught.split()[1], 16) >> (signal.SIGTERM - 1) & 1)
+
+
+def test_a_signal_while_the_run_is_prepared_ends_in_zero(stage: Stage) -> None:
+    stage.environment["AUTOLAUNCH_DRIVE"] = json.dumps({"slow_start_s": 30})
+    stage.play(ok())
+    process = stage.launch(module="tests.process.drive")
+    until(lambda: "measuring" in stage.out, "the preparation")
+    process.send_signal(signal.SIGTERM)
+    assert stage.end(process).code == 0
+    assert stage.err == "stopped (SIGTERM) before anything was started\n"
+    assert stage.lines() == []
+    assert not stage.state.exists()
+
+
+def test_nohup_keeps_the_run_alive_when_the_terminal_goes(stage: Stage) -> None:
+    stage.play(ok())
+    process = stage.start(["nohup", *stage.command()])
+    stage.line("ready")
+    process.send_signal(signal.SIGHUP)
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(0.5)
+    assert process.poll() is None
+    process.send_signal(signal.SIGTERM)
+    stopped_as_asked(stage, process, signal.SIGTERM)
+
+
+class Terminal:
+    """A pseudo-terminal whose foreground job is autolaunch."""
+
+    def __init__(self, stage: Stage, *args: str, module: str = "autolaunch") -> None:
+        self.pid, self.master = pty.fork()
+        if self.pid == 0:
+            os.execve(sys.executable, stage.command(*args, module=module), {**stage.environment, "TERM": "xterm"})
+        self.shown = b""
+
+    def read(self) -> bytes:
+        """Return everything shown so far."""
+        while select.select([self.master], [], [], 0)[0]:
+            try:
+                self.shown += os.read(self.master, 65536)
+            except OSError:  # the other end is closed
+                break
+        return self.shown
+
+    def wait(self) -> int:
+        def ended() -> tuple[int, int] | None:
+            self.read()
+            found = os.waitpid(self.pid, os.WNOHANG)
+            return found if found[0] else None
+
+        return os.waitstatus_to_exitcode((until(ended, "the end") or (0, 0))[1])
+
+
+def test_an_interrupt_from_the_terminal_reaches_only_the_supervisor(stage: Stage) -> None:
+    stage.play(ok(b.Worker()))
+    terminal = Terminal(stage)
+    until(lambda: terminal.read() and stage.lines("ready"), "ready")
+    os.write(terminal.master, b"\x03")
+    assert terminal.wait() == 0
+    os.close(terminal.master)
+    assert stage.lines()[-1]["reason"] == "SIGINT"
+    assert b"SIGTERM" in stage.log()
+    assert b"SIGINT" not in stage.log()
+    assert stage.left() == []
+
+
+def test_a_terminal_that_is_closed_ends_the_run_and_leaves_nothing(stage: Stage) -> None:
+    stage.environment["AUTOLAUNCH_DRIVE"] = json.dumps({"policy": {"stop_grace_s": 1}})
+    stage.play(ok(*crowd()))
+    terminal = Terminal(stage, module="tests.process.drive")
+    until(lambda: terminal.read() and stage.lines("ready"), "ready")
+    os.close(terminal.master)
+    assert stage.line("stopped")["reason"] == "SIGHUP"
+    os.waitpid(terminal.pid, 0)
+    assert stage.left() == []
+
+
+def test_a_terminal_shows_the_phase_of_a_long_start_in_one_line(stage: Stage) -> None:
+    stage.play(ok(delay_s={"load": 2.5}))
+    terminal = Terminal(stage, "--check")
+    assert terminal.wait() == 0
+    os.close(terminal.master)
+    assert b"\r\x1b[2K" in terminal.shown
+    assert b"loading weights, 2 s" in terminal.shown or b"starting the engine core, 2 s" in terminal.shown
+    assert terminal.shown.count(b"\n") < 15
+    assert stage.lines()[-1]["exit_code"] == 0
