@@ -1,0 +1,278 @@
+"""How starts fail, hang, come up and die in service, and what the run makes of it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import signal
+import socket
+from typing import Any
+
+import pytest
+
+from tests.fake_engine import behaviours as b
+from tests.fake_engine import leftovers
+from tests.fake_engine.behaviours import PHASES
+from tests.fake_engine.scenario import Outcome, Scenario
+from tests.process.stage import Stage, crowd, ok, until
+
+pytestmark = [pytest.mark.process, pytest.mark.timeout(60)]
+
+
+def drive(stage: Stage, **wanted: Any) -> str:
+    """Give the module whose constants are `wanted`."""
+    stage.environment["AUTOLAUNCH_DRIVE"] = json.dumps(wanted)
+    return "tests.process.drive"
+
+
+def test_a_climb_reacts_to_the_cause_and_not_to_the_exit(stage: Stage) -> None:
+    stage.play(Outcome(kind="kv_too_small", then="hang", behaviours=crowd()), ok())
+    assert stage.run("--check").code == 0
+    (failed,) = stage.lines("failed")
+    (cause,) = leftovers.events(stage.folder, "cause")
+    second = leftovers.starts(stage.folder)[1]
+    assert failed["reaction_seconds"] < 2.5  # settling, grace, SIGKILL, resource trackers' grace
+    assert second["time"] - cause["time"] < 4
+
+
+def test_an_engine_core_that_outlives_its_server_is_ended_before_the_next_start(stage: Stage) -> None:
+    stage.play(Outcome(kind="kv_too_small", then="hang_core"), ok())
+    assert stage.run("--check").code == 0
+    assert len(leftovers.starts(stage.folder)) == 2
+
+
+def test_the_next_engine_starts_only_when_the_last_ones_tree_is_gone(stage: Stage) -> None:
+    stage.play(Outcome(kind="kv_too_small", behaviours=crowd()), ok())
+    process = stage.launch("--check")
+    until(lambda: len(leftovers.starts(stage.folder)) == 2, "the second start")
+    first = leftovers.starts(stage.folder)[0]["pid"]
+    roles = leftovers.roles(stage.folder)
+    assert first in roles
+    assert not {"hold_pipe", "hold_port", "double_fork"} & {roles[pid] for pid in leftovers.alive(stage.folder)}
+    assert stage.end(process).code == 0
+
+
+@pytest.mark.parametrize("phase", PHASES[:-1])
+def test_an_exit_with_zero_before_readiness_is_a_failure(stage: Stage, phase: str) -> None:
+    stage.play(ok(b.ExitBeforeReady(code=0, phase=phase)))
+    ended = stage.run("--check")
+    assert ended.code == 4
+    assert stage.lines()[-1]["reason"] == "unknown"
+    assert "exited with 0 before it was ready" in ended.err
+
+
+@pytest.mark.parametrize(("code", "exit_code"), [(1, 4), (137, 3)])
+def test_an_exit_without_a_word_is_judged_by_its_code(stage: Stage, code: int, exit_code: int) -> None:
+    stage.play(ok(b.ExitBeforeReady(code=code, phase="load")))
+    assert stage.run("--check").code == exit_code
+    assert stage.lines("failed")[0]["failure"]["kind"] == ("host_oom" if code == 137 else "unknown")
+
+
+def test_a_start_that_is_silent_and_idle_is_stalled(stage: Stage) -> None:
+    stage.play(ok(b.NoOutputHang(phase="load")))
+    ended = stage.run("--stall-timeout", "2")
+    assert ended.code == 4
+    assert "no output and no processor time for 2 s (stall timeout 2 s)" in ended.err
+
+
+def test_a_start_that_is_silent_and_busy_is_not_stalled(stage: Stage) -> None:
+    stage.play(ok(b.BusySilent(seconds=4, phase="load")))
+    assert stage.run("--check", "--stall-timeout", "2").code == 0
+    assert len(leftovers.starts(stage.folder)) == 1
+
+
+def test_a_start_that_never_gets_healthy_ends_at_the_start_timeout(stage: Stage) -> None:
+    stage.play(ok(b.NoHealth(), b.Worker()))
+    ended = stage.run("--start-timeout", "2")
+    assert ended.code == 4
+    assert "start timeout 2 s" in ended.err
+
+
+@pytest.mark.parametrize("behaviour", [b.Health503(seconds=1), b.SlowHealth(seconds=0.5), b.Garbage()])
+def test_what_only_takes_time_still_becomes_ready(stage: Stage, behaviour: b.Behaviour) -> None:
+    stage.play(ok(behaviour))
+    assert stage.run("--check").code == 0
+    assert len(leftovers.starts(stage.folder)) == 1
+
+
+def test_a_server_whose_first_completion_fails_is_not_ready(stage: Stage) -> None:
+    module = drive(stage, supervisor={"PROOF_TRIES": 2})
+    stage.play(ok(b.CompletionError(), b.Worker()))
+    ended = stage.run("--check", module=module)
+    assert ended.code == 4
+    assert stage.lines("ready") == []
+    assert "/health is 200 and the first request fails: HTTP 500" in ended.err
+    assert "--no-prove" in ended.err
+
+
+def test_a_server_whose_first_completion_hangs_is_not_ready(stage: Stage) -> None:
+    module = drive(stage, supervisor={"PROOF_TIMEOUT_S": 1})
+    stage.play(ok(b.CompletionHangs()))
+    ended = stage.run("--check", module=module)
+    assert ended.code == 4
+    assert "no answer within 1 s" in ended.err
+
+
+def test_no_prove_takes_health_for_readiness(stage: Stage) -> None:
+    stage.play(ok(b.CompletionHangs()))
+    assert stage.run("--check", "--no-prove").code == 0
+
+
+def test_a_pooling_model_is_ready_when_it_embeds(stage: Stage) -> None:
+    stage.play(ok(b.Pooling()))
+    assert stage.run("--check").code == 0
+    assert b"POST /v1/embeddings" in stage.log()
+
+
+def test_the_proof_uses_the_api_key(stage: Stage) -> None:
+    stage.play(ok())
+    assert stage.run("--check", "--api-key", "sesame-opens").code == 0
+    assert b"401" not in stage.log()
+
+
+# --- the port
+
+
+def test_a_taken_port_is_said_before_anything_is_started(stage: Stage) -> None:
+    stage.play(ok())
+    with socket.socket() as taken:
+        taken.bind(("0.0.0.0", stage.port))
+        taken.listen()
+        ended = stage.run("--check")
+    assert ended.code == 5
+    assert f"port {stage.port} cannot be listened on: Address already in use (held by " in ended.err
+    assert f"pid {os.getpid()})" in ended.err
+    assert "hint: " in ended.err
+    assert leftovers.starts(stage.folder) == []
+    assert not stage.state.exists()
+    assert stage.lines() == []
+
+
+def test_a_port_that_is_taken_between_two_starts_is_said(stage: Stage) -> None:
+    stage.play(ok())
+    process = stage.launch()
+    stage.line("ready")
+    stage.crash()
+    stage.line("crashed")
+    with socket.socket() as taken:
+        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+
+        def grabbed() -> bool:
+            with contextlib.suppress(OSError):
+                taken.bind(("127.0.0.1", stage.port))
+                taken.listen()
+                return True
+            return False
+
+        until(grabbed, "the port to be free")
+        assert stage.end(process).code == 5
+    assert "cannot be listened on" in stage.lines()[-1]["reason"]
+    assert len(leftovers.starts(stage.folder)) == 1
+
+
+def test_a_port_that_the_engine_finds_taken_is_the_hosts_fault(stage: Stage) -> None:
+    stage.play(Outcome(kind="port_in_use"))
+    assert stage.run().code == 5
+
+
+# --- in service
+
+
+def test_a_crash_in_service_is_started_again_with_the_same_settings(stage: Stage) -> None:
+    stage.play(ok(b.Worker()))
+    process = stage.launch()
+    stage.line("ready")
+    stage.crash()
+    stage.line("ready", 1)
+    process.send_signal(signal.SIGTERM)
+    assert stage.end(process).code == 0
+    events = [line["event"] for line in stage.lines()]
+    assert events == ["plan", "attempt", "ready", "crashed", "restarting", "attempt", "ready", "stopped"]
+    first, second = stage.lines("attempt")
+    assert first["argv"] == second["argv"]
+    (crashed,), (restarting,) = stage.lines("crashed"), stage.lines("restarting")
+    assert set(crashed) == {"v", "time", "run", "event", "failure", "wait_seconds"} == set(restarting)
+    assert crashed["wait_seconds"] == 1.0
+
+
+def test_an_exit_with_zero_in_service_is_a_crash(stage: Stage) -> None:
+    stage.play(ok(b.DieAfterReady(seconds=2, kind="", code=0)), ok())
+    process = stage.launch()
+    stage.line("ready", 1)
+    process.send_signal(signal.SIGTERM)
+    assert stage.end(process).code == 0
+    assert stage.lines("crashed")
+
+
+def test_too_many_crashes_spend_the_restart_budget(stage: Stage) -> None:
+    module = drive(stage, policy={"max_restarts": 2, "restart_wait_s": 0.05})
+    stage.play(ok(b.Worker()))
+    process = stage.launch(module=module)
+    for nth in range(3):
+        stage.line("ready", nth)
+        until(lambda: len(leftovers.alive(stage.folder)) == 3, "the restarted engine alone")
+        stage.crash()
+        stage.line("crashed", nth)
+    assert stage.end(process).code == 6
+    assert [line["wait_seconds"] for line in stage.lines("restarting")] == [0.05, 0.1]
+    assert stage.lines()[-1]["reason"] == "3 crashes within 600 s"
+
+
+def test_memory_that_runs_out_in_service_climbs(stage: Stage) -> None:
+    stage.play(ok(b.DieAfterReady(seconds=2, kind="runtime_oom")), ok())
+    process = stage.launch("--max-model-len", "8192")
+    stage.line("ready", 1)
+    process.send_signal(signal.SIGTERM)
+    assert stage.end(process).code == 0
+    assert stage.lines("crashed")[0]["failure"]["kind"] == "runtime_oom"
+    first, second = stage.lines("attempt")
+    assert first["settings"] != second["settings"]
+
+
+# --- the record
+
+
+def test_the_record_of_a_climb_has_the_contracts_fields(stage: Stage) -> None:
+    stage.play(Scenario(starts=(Outcome(kind="kv_too_small"), ok())))
+    assert stage.run("--check").code == 0
+    common = {"v", "time", "run", "event"}
+    own = {
+        "plan": {"settings", "budget", "basis"},
+        "attempt": {"n", "rung", "argv", "settings"},
+        "failed": {"n", "seconds", "reaction_seconds", "failure"},
+        "step": {"rung", "why", "from", "to"},
+        "ready": {"n", "seconds", "settings", "effective", "url"},
+        "stopped": {"reason", "exit_code"},
+    }
+    lines = stage.lines()
+    assert [line["event"] for line in lines] == ["plan", "attempt", "failed", "step", "attempt", "ready", "stopped"]
+    for line in lines:
+        assert set(line) == common | own[line["event"]]
+        assert line["v"] == 1
+        assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", line["time"])
+    assert set(lines[2]["failure"]) == {"kind", "line", "numbers"}
+    assert lines[2]["failure"]["numbers"]["estimated_max_len"] > 0
+    assert {"max_model_len", "kv_cache_tokens"} <= set(lines[5]["effective"])
+    assert lines[5]["url"] == f"http://127.0.0.1:{stage.port}"
+    assert lines[6] == {**lines[6], "reason": "check", "exit_code": 0}
+    assert len({line["run"] for line in lines}) == 1
+
+
+def test_the_record_of_an_exhausted_ladder_ends_with_exhausted_and_stopped(stage: Stage) -> None:
+    stage.play(Outcome(kind="kv_too_small"))
+    assert stage.run("--max-model-len", "131072", "--gpu-memory-utilization", "0.9", "--max-attempts", "2").code == 3
+    lines = stage.lines()
+    assert [line["event"] for line in lines][-2:] == ["exhausted", "stopped"]
+    assert set(lines[-2]) == {"v", "time", "run", "event", "why", "closest"}
+    assert lines[-1]["reason"] == "exhausted"
+    assert lines[-1]["exit_code"] == 3
+    assert len(stage.lines("stopped")) == 1
+
+
+def test_the_printed_command_starts_the_engine_that_was_proven(stage: Stage) -> None:
+    stage.play(Outcome(kind="kv_too_small"), ok())
+    ended = stage.run("--check")
+    (words,) = ended.out.splitlines()
+    assert stage.lines("attempt")[1]["argv"] == words.split()
