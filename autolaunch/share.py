@@ -14,8 +14,9 @@ from autolaunch.facts import GIB, Device, DeviceKind
 from autolaunch.failure import Kind
 from autolaunch.strategy import Rung
 
-CUDA_CONTEXT_BYTES = int(0.6 * GIB)
-"""What a fresh CUDA context takes before vLLM measures free memory (0.51 GiB on an H100, with room)."""
+OUTSIDE_BUDGET_BYTES = {DeviceKind.CUDA: int(0.6 * GIB), DeviceKind.CPU: int(1.3 * GIB)}
+"""What the engine itself takes before it measures free memory, and does not count: a CUDA context (0.51 GiB on
+an H100), or on a host the API server, the engine core and the worker's imports (1.2 GiB with vLLM 0.32)."""
 
 STEP = 0.005
 """The least difference between two shares worth a start."""
@@ -45,11 +46,11 @@ def memory_cap(total_gib: float | None, limits: Limits) -> float:
 
 
 def free_cap(device: Device) -> float:
-    """Return the share that is free to a new engine after its own CUDA context (1.0 where unknown)."""
+    """Return the share that is free to a new engine when it measures (1.0 where unknown)."""
     if device.free_share is None or not device.total_bytes:
         return 1.0
-    context = CUDA_CONTEXT_BYTES if device.kind is DeviceKind.CUDA else 0
-    return min(1.0, down(max(0.0, device.free_share - context / device.total_bytes - margin(device))))
+    outside = OUTSIDE_BUDGET_BYTES.get(device.kind, 0)
+    return min(1.0, down(max(0.0, device.free_share - outside / device.total_bytes - margin(device))))
 
 
 def margin(device: Device) -> float:
