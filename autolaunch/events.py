@@ -1,0 +1,164 @@
+"""What happens to a run and what is done about it: events are facts in the past tense, effects are orders.
+
+Both are closed unions. An engine's event carries its attempt's number, so that a late one is known as such.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from autolaunch import record
+from autolaunch.errors import ExitCode
+from autolaunch.facts import Device
+from autolaunch.failure import Failure
+from autolaunch.figures import Effective
+from autolaunch.phases import Force
+from autolaunch.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """The run was asked to start."""
+
+
+@dataclass(frozen=True, slots=True)
+class LaunchFailed:
+    """The engine could not be started at all: the host is at fault."""
+
+    attempt: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Stirred:
+    """The engine printed something or used processor time."""
+
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class CacheSized:
+    """The engine said how large its KV cache is."""
+
+    attempt: int
+    effective: Effective
+
+
+@dataclass(frozen=True, slots=True)
+class CauseSeen:
+    """The output named a cause of failure."""
+
+    attempt: int
+    failure: Failure
+    effective: Effective
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class EngineExited:
+    """The process that was started ended; others of its tree may live. `failure` judges the whole output."""
+
+    attempt: int
+    code: int
+    failure: Failure
+    effective: Effective
+
+
+@dataclass(frozen=True, slots=True)
+class ProbePassed:
+    """The engine answered a real request."""
+
+    attempt: int
+    effective: Effective
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeFailed:
+    """The engine is healthy and refuses the real request."""
+
+    attempt: int
+    reason: str
+    effective: Effective
+
+
+@dataclass(frozen=True, slots=True)
+class TreeGone:
+    """No process of the engine is left; `survivors` are those that outlived SIGKILL."""
+
+    attempt: int
+    survivors: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class MemorySettled:
+    """The engine's memory has come back, or has been waited for long enough."""
+
+    attempt: int
+    device: Device
+
+
+@dataclass(frozen=True, slots=True)
+class SignalReceived:
+    """Somebody asked the supervisor to stop."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class DeadlineReached:
+    """The state's deadline has passed."""
+
+
+EngineEvent = (
+    LaunchFailed
+    | Stirred
+    | CacheSized
+    | CauseSeen
+    | EngineExited
+    | ProbePassed
+    | ProbeFailed
+    | TreeGone
+    | MemorySettled
+)
+Event = Begun | SignalReceived | DeadlineReached | EngineEvent
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """Start an engine."""
+
+    attempt: int
+    settings: Settings
+    rung: str
+
+
+@dataclass(frozen=True, slots=True)
+class Signal:
+    """Signal the whole tree of an engine."""
+
+    attempt: int
+    force: Force
+
+
+@dataclass(frozen=True, slots=True)
+class AwaitRelease:
+    """Wait, within bounds, until the memory of an engine that is gone is free; then tell."""
+
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class Tell:
+    """Record an event and show it."""
+
+    event: record.Event
+
+
+@dataclass(frozen=True, slots=True)
+class Finish:
+    """Leave with this exit code."""
+
+    exit_code: ExitCode
+
+
+Effect = Launch | Signal | AwaitRelease | Tell | Finish
