@@ -43,7 +43,7 @@ def exit_code_of(failure: Failure, pinned_words: tuple[str, ...]) -> ExitCode:
         return ExitCode.HOST_AT_FAULT
     if failure.kind is Kind.MODEL_NOT_FOUND:
         return ExitCode.USAGE
-    named = set(re.findall(r"[a-z0-9-]+", failure.line.lower().replace("_", "-")))
+    named = set(re.findall(r"[a-z0-9]+(?:-[a-z0-9]+)*", failure.line.lower().replace("_", "-")))
     if failure.kind is Kind.CONFIG_ERROR and named & set(pinned_words):
         return ExitCode.USAGE
     return ExitCode.ENGINE_FAILED
