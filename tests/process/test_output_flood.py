@@ -1,0 +1,232 @@
+"""Whatever the engine prints: memory stays bounded, the log is whole, no secret passes, a full disk stops nothing."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import resource
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.fake_engine import behaviours as b
+from tests.fake_engine.noise import GARBAGE
+from tests.fake_engine.scenario import Outcome
+from tests.process.stage import SECRET, TOKEN, Stage, ok, state_of, until
+
+pytestmark = [pytest.mark.process, pytest.mark.timeout(120)]
+
+MOST_RSS_KB = 50 * 1024
+
+
+def peak_kb(stage: Stage, process: subprocess.Popen[bytes]) -> int:
+    """The supervisor's highest resident memory, polled to its end."""
+    peak = 0
+
+    def ended() -> bool:
+        nonlocal peak
+        peak = max(peak, state_of(process.pid, "VmHWM"))
+        return process.poll() is not None
+
+    until(ended, "the end", deadline_s=100)
+    return peak
+
+
+@pytest.mark.parametrize("phase", ["load", "serving"])
+def test_a_flood_is_kept_whole_in_bounded_memory(stage: Stage, phase: str) -> None:
+    size = 200_000_000 if phase == "load" else 20_000_000
+    stage.play(ok(b.Spam(bytes=size, phase=phase)))
+    process = stage.launch("--check")
+    peak = peak_kb(stage, process)
+    assert process.returncode == 0, stage.err
+    assert 0 < peak < MOST_RSS_KB
+    if phase == "load":
+        assert size <= len(stage.log()) < size + 100_000
+
+
+def test_one_line_of_100_mb_is_kept_whole_in_bounded_memory(stage: Stage) -> None:
+    stage.play(ok(b.LongLine(bytes=100_000_000)))
+    process = stage.launch("--check")
+    peak = peak_kb(stage, process)
+    assert process.returncode == 0, stage.err
+    assert 0 < peak < MOST_RSS_KB
+    assert b"x" * 100_000_000 + b"\n" in stage.log()
+
+
+def test_a_cause_after_a_flood_is_still_found(stage: Stage) -> None:
+    stage.play(Outcome(kind="kv_too_small", behaviours=(b.LongLine(bytes=300_000), b.Garbage(), b.Spam())), ok())
+    assert stage.run("--check").code == 0
+    (failed,) = stage.lines("failed")
+    assert failed["failure"]["kind"] == "kv_too_small"
+
+
+def test_garbage_reaches_the_log_as_it_was_and_the_terminal_without_control_characters(stage: Stage) -> None:
+    line = "ValueError: \x1b[31mred\x1b[0m \x07 To serve at least one request with the model's max seq len (9)"
+    stage.play(Outcome(kind="kv_too_small", behaviours=(b.Garbage(),), lines=(line,)))
+    assert stage.run("--max-attempts", "1").code == 3
+    assert GARBAGE in stage.log()
+    assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f]", stage.err)
+
+
+# --- disks
+
+
+@pytest.fixture
+def small_disk(stage: Stage) -> Iterator[Path]:
+    """A tmpfs of 256 KiB."""
+    folder = stage.folder / "small"
+    folder.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", folder], check=False)
+    if mounted.returncode != 0:
+        pytest.skip("mounting a tmpfs needs root and CAP_SYS_ADMIN")
+    yield folder
+    subprocess.run(["umount", "-l", folder], check=True)
+
+
+def test_a_full_disk_ends_the_log_not_the_engine_and_is_said_once(stage: Stage, small_disk: Path) -> None:
+    stage.state = small_disk
+    stage.play(ok(b.Spam(bytes=5_000_000)))
+    assert stage.run("--check").code == 0
+    assert stage.err.count("the engine's output is no longer kept: No space left on device") == 1
+    assert len(stage.log()) > 100_000
+
+
+def test_a_full_disk_ends_the_record_not_the_run_and_every_line_stays_whole(stage: Stage, small_disk: Path) -> None:
+    stage.record = small_disk / "record.jsonl"
+    room = os.statvfs(small_disk).f_bavail * os.statvfs(small_disk).f_frsize
+    (small_disk / "ballast").write_bytes(b"x" * (room - 4096))
+    stage.record.write_text(json.dumps({"event": "of another run", "padding": "x" * 3500}) + "\n")
+    stage.play(Outcome(kind="kv_too_small"), ok())
+    assert stage.run("--check").code == 0
+    assert stage.err.count("cannot be written: No space left on device") == 1
+    assert [line["event"] for line in stage.lines()][:2] == ["of another run", "plan"]
+    assert "ready" not in {line["event"] for line in stage.lines()}
+
+
+def test_a_limit_on_file_sizes_ends_the_log_not_the_engine(stage: Stage) -> None:
+    def limit() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+
+    stage.play(ok(b.Spam(bytes=1_000_000)))
+    assert stage.run("--check", preexec_fn=limit).code == 0
+    assert stage.err.count("the engine's output is no longer kept: File too large") == 1
+    assert len(stage.log()) == 100_000
+
+
+# --- readers that are gone
+
+
+def test_a_closed_stderr_does_not_end_the_run(stage: Stage) -> None:
+    for log_format in ("console", "json"):
+        reading, writing = os.pipe()
+        os.close(reading)
+        stage.play(Outcome(kind="kv_too_small"), ok())
+        process = stage.launch("--check", "--engine-log", "inherit", "--log-format", log_format, stderr=writing)
+        os.close(writing)
+        assert stage.end(process).code == 0
+
+
+def test_a_closed_stdout_does_not_end_the_run(stage: Stage) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    stage.play(ok())
+    process = stage.launch("--check", stdout=writing)
+    os.close(writing)
+    assert stage.end(process).code == 0
+    assert "Traceback" not in stage.err
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_streams_that_were_never_open_do_not_end_the_run(stage: Stage, closed: str) -> None:
+    stage.play(Outcome(kind="kv_too_small"), ok())
+    words = stage.command("--check", "--engine-log", "inherit")
+    assert stage.end(stage.start(["bash", "-c", f'exec "$@" {closed}', "-", *words])).code == 0
+    assert b"Application startup complete." in stage.log(2)
+
+
+def test_a_reader_that_is_slow_does_not_stop_the_engines_output(stage: Stage) -> None:
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    stage.play(ok(b.Spam(bytes=3_000_000)))
+    process = stage.launch("--check", "--engine-log", "inherit", stderr=writing)
+    os.close(writing)
+    assert stage.end(process).code == 0
+    os.close(reading)
+    assert len(stage.log()) > 3_000_000
+
+
+# --- secrets
+
+
+def everything(stage: Stage) -> str:
+    state = [file.read_text(errors="replace") for file in stage.state.rglob("*") if file.is_file()]
+    return "\n".join([stage.out, stage.err, stage.record.read_text(), *state])
+
+
+@pytest.mark.parametrize("log_format", ["console", "json"])
+def test_secrets_stand_nowhere(stage: Stage, log_format: str) -> None:
+    stage.environment["HF_TOKEN"] = TOKEN
+    stage.play(Outcome(kind="kv_too_small", behaviours=(b.PrintSecret(),)), ok(b.PrintSecret()))
+    ended = stage.run("--check", "--engine-log", "inherit", "--log-format", log_format, "--api-key", SECRET)
+    assert ended.code == 0, ended.err
+    assert "Bearer" not in ended.err
+    told = everything(stage)
+    assert "***" in told
+    assert "startup complete" in told
+    assert SECRET not in told
+    assert TOKEN not in told
+
+
+def test_a_secret_that_is_cut_by_reads_and_long_lines_is_still_hidden(stage: Stage) -> None:
+    """The engine writes byte by byte, and a line so long that it is written in parts."""
+    script = stage.folder / "dribble.py"
+    script.write_text(
+        "import os, sys, time\n"
+        f"for byte in b'key {SECRET} end\\n':\n    os.write(1, bytes([byte])); time.sleep(0.001)\n"
+        f"block = b'{SECRET}' * 3000 + b'.'\n"
+        "for _ in range(20): os.write(2, block)\n"
+        f"os.write(1, b'\\nlast words {SECRET}')\n"
+    )
+    ended = stage.run("--check", "--api-key", SECRET, "--engine", f"{sys.executable} {script}")
+    assert ended.code == 4
+    log = stage.log()
+    assert b"key *** end\n" in log
+    assert log.count(b"***") == 20 * 3000 + 2
+    assert SECRET.encode()[:8] not in log
+
+
+def test_a_model_in_a_folder_whose_name_is_no_text_is_recorded(stage: Stage) -> None:
+    folder = os.fsdecode(os.fsencode(stage.folder) + b"/mod\xffel")
+    Path(folder).mkdir()
+    Path(folder, "config.json").write_text("{}")
+    words = stage.command("--check", engine="/bin/false")
+    words[words.index("glm-4-9b")] = folder
+    assert stage.end(stage.start(words)).code == 4
+    assert folder in stage.lines("attempt")[0]["argv"]
+    assert "Traceback" not in stage.err
+
+
+def test_a_log_folder_is_for_its_owner_only(stage: Stage) -> None:
+    stage.play(ok())
+    assert stage.run("--check").code == 0
+    (run,) = (stage.state / "runs").iterdir()
+    assert run.stat().st_mode & 0o777 == 0o700
+    assert (run / "attempt-1.log").stat().st_mode & 0o777 == 0o600
+
+
+def test_the_supervisor_imports_neither_torch_nor_vllm(stage: Stage) -> None:
+    stage.play(ok())
+    process = stage.launch()
+    stage.line("ready")
+    with contextlib.suppress(OSError):
+        maps = Path(f"/proc/{process.pid}/maps").read_text(encoding="utf-8")
+        assert "torch" not in maps
+    assert state_of(process.pid, "VmRSS") < MOST_RSS_KB
+    process.send_signal(signal.SIGTERM)
+    assert stage.end(process).code == 0
