@@ -1,0 +1,125 @@
+"""What is cleared away by a later run, and what must not be."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from autolaunch import warden
+from autolaunch.state import KEPT_RUNS, new_run
+from autolaunch.sweep import YOUNG_S, sweep
+
+pytestmark = pytest.mark.process
+
+OLD_S = YOUNG_S + 5
+
+
+class Dead:
+    """The folder of an engine whose supervisor and warden are gone, and a process of its session."""
+
+    def __init__(self, base: Path, environment: dict[str, str]) -> None:
+        self.folder = base / "autolaunch-dead"
+        self.folder.mkdir()
+        self.left = subprocess.Popen(
+            ["sleep", "600"], env={**environment, "TMPDIR": str(self.folder)}, start_new_session=True
+        )
+        self.owner = self.folder / warden.OWNER_FILE
+        self.write()
+
+    def write(self, *, space: str = "", leader: int = 0, ticks: int = 0) -> None:
+        leader = leader or self.left.pid
+        words = f"{space or warden.pid_space()} {leader} {ticks or warden.start_ticks(leader)}\n"
+        self.owner.write_text(words)
+
+    def alive(self) -> bool:
+        return self.left.poll() is None
+
+
+@pytest.fixture
+def dead(tmp_path: Path) -> Iterator[Dead]:
+    made = Dead(tmp_path, {"PATH": os.environ["PATH"]})
+    yield made
+    with suppress(ProcessLookupError):
+        made.left.kill()
+    made.left.wait()
+
+
+def swept(tmp_path: Path) -> tuple[int, ...]:
+    return sweep({"TMPDIR": str(tmp_path)})
+
+
+def test_what_a_dead_run_left_is_ended_and_its_folder_removed(tmp_path: Path, dead: Dead) -> None:
+    (dead.folder / "socket").write_text("")
+    assert swept(tmp_path) == (dead.left.pid,)
+    assert not dead.folder.exists()
+    assert not dead.alive()
+
+
+def test_a_folder_whose_warden_lives_is_left_alone(tmp_path: Path, dead: Dead) -> None:
+    with dead.owner.open() as owner:
+        fcntl.flock(owner, fcntl.LOCK_EX)
+        assert swept(tmp_path) == ()
+    assert dead.alive()
+    assert dead.folder.exists()
+
+
+def test_a_folder_of_another_pid_namespace_is_left_alone(tmp_path: Path, dead: Dead) -> None:
+    dead.write(space="pid:[1]")
+    assert swept(tmp_path) == ()
+    assert dead.alive()
+    assert dead.folder.exists()
+
+
+def test_a_process_that_got_the_sessions_number_since_is_spared(tmp_path: Path, dead: Dead) -> None:
+    with subprocess.Popen(["sleep", "600"], env={}, start_new_session=True) as stranger:
+        dead.write(leader=stranger.pid, ticks=warden.start_ticks(stranger.pid) - 1)
+        assert swept(tmp_path) == (dead.left.pid,)  # found by its TMPDIR
+        assert stranger.poll() is None
+        stranger.kill()
+
+
+def test_a_member_with_another_environment_is_spared(tmp_path: Path, dead: Dead) -> None:
+    with subprocess.Popen(["sleep", "600"], env={"PATH": "/usr/bin:/bin"}, start_new_session=True) as stranger:
+        dead.write(leader=stranger.pid)
+        assert swept(tmp_path) == (dead.left.pid,)
+        assert stranger.poll() is None
+        stranger.kill()
+
+
+def test_a_folder_that_is_just_being_made_is_left_alone(tmp_path: Path) -> None:
+    young = tmp_path / "autolaunch-young"
+    young.mkdir()
+    assert swept(tmp_path) == ()
+    assert young.exists()
+    os.utime(young, times=(time.time() - OLD_S,) * 2)
+    assert swept(tmp_path) == ()
+    assert not young.exists()
+
+
+def test_a_link_is_not_followed(tmp_path: Path) -> None:
+    other = tmp_path / "precious"
+    other.mkdir()
+    (other / "file").write_text("")
+    link = tmp_path / "autolaunch-link"
+    link.symlink_to(other)
+    assert swept(tmp_path) == ()
+    assert (other / "file").exists()
+    link.unlink()
+
+
+def test_old_runs_are_cleared_but_those_that_live_are_kept(tmp_path: Path) -> None:
+    runs = tmp_path / "runs"
+    living = runs / f"20200101-000000-{os.getpid()}-aaaa"
+    for folder in (living, *(runs / f"20200102-0000{n:02}-99999999-bbbb" for n in range(30))):
+        folder.mkdir(parents=True)
+    run, folder = new_run(tmp_path)
+    assert folder == runs / run
+    assert living.exists()
+    assert len(list(runs.iterdir())) == KEPT_RUNS + 1
