@@ -7,11 +7,15 @@ from __future__ import annotations
 
 import json
 import os
+import select
 from collections.abc import Callable, Sequence
 from io import FileIO
 from pathlib import Path
 
 from autolaunch.diagnose import Scanner, interesting
+
+PATIENCE_S = 1.0
+"""How long a full pipe or a stopped terminal is waited for before what it should show is dropped."""
 
 CHUNK_BYTES = 1 << 16
 LONG_LINE_BYTES = 1 << 16
@@ -43,6 +47,7 @@ class Output:
         self._line = b""
         self._head = b""
         self._judging = True
+        self._patience_s = PATIENCE_S
 
     def feed(self, data: bytes) -> None:
         """Take the next bytes, of any content and cut anywhere."""
@@ -93,7 +98,7 @@ class Output:
                 self._file = None
         if self._echo is not None:
             try:
-                write_all(self._echo, block)
+                self._patience_s = PATIENCE_S if offer(self._echo, block, self._patience_s) else 0.0
             except OSError:
                 self._echo = None
 
@@ -122,16 +127,30 @@ def _spellings(hidden: Sequence[str]) -> list[bytes]:
 
 
 def write_all(file: FileIO, data: bytes) -> None:
-    """Write to an unbuffered file until all is written; OSError where that is impossible.
+    """Write to an unbuffered file until all is written; OSError where that is impossible."""
+    view = memoryview(data)
+    while view:
+        view = view[file.write(view) or 0 :]
 
-    What a non-blocking terminal does not take is dropped: the engine must not wait for a reader.
+
+def offer(file: FileIO, data: bytes, patience_s: float) -> bool:
+    """Write to a terminal or pipe what its reader takes and drop the rest: the engine must not wait for it.
+
+    Return whether everything was taken; OSError where nothing ever will be.
     """
     view = memoryview(data)
     while view:
-        written = file.write(view)
-        if written is None:
-            return
-        view = view[written:]
+        if not takes(file.fileno(), patience_s):
+            return False
+        view = view[file.write(view[: select.PIPE_BUF]) or 0 :]
+    return True
+
+
+def takes(descriptor: int, patience_s: float) -> bool:
+    """Whether a descriptor takes a line (PIPE_BUF bytes) without blocking, or will within some seconds."""
+    poll = select.poll()
+    poll.register(descriptor, select.POLLOUT)
+    return bool(poll.poll(patience_s * 1000))
 
 
 def pump(descriptor: int, output: Output, *, on_block: Callable[[], None]) -> None:

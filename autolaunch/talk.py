@@ -24,6 +24,7 @@ from autolaunch import record
 from autolaunch.errors import HostError
 from autolaunch.failure import Phase
 from autolaunch.narration import Scene, narrate
+from autolaunch.output import PATIENCE_S, takes
 
 STYLES: dict[str, dict[str, Any]] = {
     "good": {"fg": "green", "bold": True},
@@ -95,6 +96,7 @@ class Voice:
     def __init__(self) -> None:
         self._lock = threading.RLock()
         self._drawn = False
+        self._patience_s = PATIENCE_S
 
     def say(self, text: str) -> None:
         """Write a line; what cannot be written is lost without a word."""
@@ -122,10 +124,15 @@ class Voice:
         return sys.stderr is not None and sys.stderr.isatty() and os.environ.get("TERM", "dumb") != "dumb"
 
     def _put(self, text: str) -> None:
+        if sys.stderr is None:
+            return
         try:
-            click.echo(text, err=True, nl=False)
+            taken = takes(2, self._patience_s)  # a reader that is stuck costs lines, not the run
+            self._patience_s = PATIENCE_S if taken else 0.0
+            if taken:
+                click.echo(text, err=True, nl=False)
         except BlockingIOError:
-            return  # a reader that is slow for a moment costs this line only
+            return
         except OSError:
             sys.stderr = open(os.devnull, "w")  # noqa: PTH123, SIM115 - lives as long as the process
 

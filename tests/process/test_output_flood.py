@@ -150,9 +150,11 @@ def test_streams_that_were_never_open_do_not_end_the_run(stage: Stage, closed: s
     assert b"Application startup complete." in stage.log(2)
 
 
-def test_a_reader_that_is_slow_does_not_stop_the_engines_output(stage: Stage) -> None:
+@pytest.mark.parametrize("blocking", [False, True])
+def test_a_reader_that_never_reads_stops_neither_engine_nor_run(stage: Stage, blocking: bool) -> None:
+    """`2>&1 | less`: the pipe is full, and everything that is written to it waits for ever."""
     reading, writing = os.pipe()
-    os.set_blocking(writing, False)
+    os.set_blocking(writing, blocking)
     stage.play(ok(b.Spam(bytes=3_000_000)))
     process = stage.launch("--check", "--engine-log", "inherit", stderr=writing)
     os.close(writing)
