@@ -81,9 +81,10 @@ class Effort(Enum):
 
     SPARING passes over a concession that the engine's numbers prove too small to cure anything without a rung
     behind it; FULL takes it, since what lies behind has no answer; LAST_RESORT also goes below the usual floor
-    and takes what does not cure alone.
+    and takes what does not cure alone. A literal ladder takes its rungs BLIND, in their order.
     """
 
+    BLIND = 0
     SPARING = 1
     FULL = 2
     LAST_RESORT = 3

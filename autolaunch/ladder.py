@@ -224,7 +224,8 @@ class _Question:
         return Step(after, "utilization", why, changes(climb.settings, settings))
 
     def answer(self, *, without: str = "") -> Step | None:
-        for effort in Effort:
+        computing = (Effort.SPARING, Effort.FULL, Effort.LAST_RESORT)
+        for effort in (Effort.BLIND,) if self.climb.strategy.literal else computing:
             case = self.case(effort)
             for rung in self.climb.strategy.rungs:
                 if self.failure.kind not in rung.answers or rung.name == without:

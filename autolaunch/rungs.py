@@ -42,7 +42,7 @@ def context(rung: Rung, case: Case) -> Iterator[Proposal]:
             why = f"the KV cache holds {fit * at_once} tokens" + (f", for {at_once} requests" if at_once > 1 else "")
         else:
             fit, why = (now or 0) // 2, "the engine did not say how much fits: half"
-        to = min(fit, case.limits.max_context or fit)
+        to = fit
         if to < floor and case.situation.engine.is_v0:  # a shorter context frees what profiling a long one took
             to, why = max(floor, (now or 0) // 2), f"{why}; V0 profiles less with a shorter context"
     elif rung.step == "halve":
@@ -53,6 +53,7 @@ def context(rung: Rung, case: Case) -> Iterator[Proposal]:
         to = max(to, floor) if (now or 0) > floor else to
     else:
         return
+    to = min(to, case.limits.max_context or to)
     if max(floor, 1) <= to and (now is None or to < now):
         yield Proposal({"max_model_len": to}, why)
 
@@ -172,7 +173,9 @@ def _within_reach(case: Case, *, weights: bool) -> bool:
     goes. Beyond SPARING only what no concession at all can cure is passed over.
     """
     available, overhead, total = case.available_kv_gib, case.overhead_gib, case.total_gib
-    if case.failure.kind not in RAISING or available is None or overhead is None or total is None:
+    if case.effort is Effort.BLIND or case.failure.kind not in RAISING:
+        return True
+    if available is None or overhead is None or total is None:
         return True
     missing = -available
     if case.failure.kind is Kind.KV_TOO_SMALL and case.effort is Effort.SPARING:

@@ -72,6 +72,11 @@ class Strategy:
     start_max_model_len: int | None
     rungs: tuple[Rung, ...]
 
+    @property
+    def literal(self) -> bool:
+        """Whether the ladder goes down written values, blind to causes and to the engine's numbers."""
+        return any(rung.values or rung.step == "halve" for rung in self.rungs)
+
 
 class _File:
     """One strategy file being validated: knows its name so that every error names file and key."""

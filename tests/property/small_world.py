@@ -15,7 +15,7 @@ from autolaunch.failure import Failure, Kind, Phase
 from autolaunch.figures import Effective
 from autolaunch.settings import AUTO, Settings
 
-WEIGHT_SHARES = {None: 1.0, "fp8": 0.57, "bitsandbytes": 0.33, "variant": 0.38}
+WEIGHT_SHARES = {None: 1.0, "awq": 0.33, "fp8": 0.57, "bitsandbytes": 0.33, "variant": 0.38}
 
 
 @dataclass(frozen=True, slots=True)
