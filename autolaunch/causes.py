@@ -63,9 +63,20 @@ def sure(kind: Kind, texts: str, *, also: str = "", never: str = "", pattern: st
     return rule(kind, texts, weight=Weight.DECISIVE, also=also, never=never, pattern=pattern)
 
 
+KILLED = rule(  # shells: bash, sh, zsh with its job number
+    Kind.HOST_OOM,
+    "killed",
+    pattern=r"^(?:\S{1,200}: line \d+: +|\[\d+\] *[+-]? *)?(?:\d+ +)?killed(?: |:|$)",
+)
+"""After the engine said why it dies this says nothing: V1 kills its own process group (0.7 to 0.8)."""
+
 HOST_RULES: tuple[Rule, ...] = (
     # the machine's own memory: before the GPU's texts, several of which these contain
-    sure(Kind.HOST_OOM, "node running low on memory"),  # ray's memory monitor, vLLM 0.2 to now
+    sure(  # ray's memory monitor, vLLM 0.2 to now; gunicorn
+        Kind.HOST_OOM,
+        "node running low on memory | killed due to memory pressure | ray.exceptions.outofmemoryerror"
+        " | perhaps out of memory",
+    ),
     sure(
         Kind.HOST_OOM,
         "oom-kill | out of memory: killed | oomkilled | oom killer | cgroup out of memory",  # kernel, kubelet, docker
@@ -75,10 +86,10 @@ HOST_RULES: tuple[Rule, ...] = (
     sure(Kind.HOST_OOM, "cannot allocate memory | std::bad_alloc | out_of_host_memory"),  # ENOMEM, C++, XPU
     sure(Kind.HOST_OOM, "unable to allocate", also="array with shape | arraymemoryerror"),  # numpy
     sure(Kind.HOST_OOM, "too large swap space"),  # V0: the swap space is host memory
-    rule(Kind.HOST_OOM, "memoryerror", pattern=r"^memoryerror\b"),
+    rule(Kind.HOST_OOM, "memoryerror", never="data buffer", pattern=r"^memoryerror\b"),  # not vLLM's own, of its ring
     rule(Kind.HOST_OOM, "failed core proc(s)", pattern=r"': -9\b"),  # V1: the kernel's doing
-    rule(Kind.HOST_OOM, "exit code: -9 | exit code -9 | exitcode: -9 | exit code 137 | exit code: 137 | code 137"),
-    rule(Kind.HOST_OOM, "killed", pattern=r"^(?:\S{1,200}: line \d+: +)?(?:\d+ +)?killed(?: |:|$)"),  # a shell
+    rule(Kind.HOST_OOM, "code", pattern=r"\bexit ?code:? {0,20}-9\b|code:? {0,20}137\b"),  # docker, kubectl, torchrun
+    KILLED,
 )
 
 PHASE_RULES: tuple[Rule, ...] = (
@@ -113,7 +124,8 @@ ALLOCATION_RULES: tuple[Rule, ...] = (
         " | cublas_status_alloc_failed | hipblas_status_alloc_failed | cudnn_status_alloc_failed"
         " | out_of_device_memory | ur_result_error_out_of_resources | pi_error_out_of_resources"
         " | hsa_status_error_out_of_resources | nv_err_no_memory | 'out of memory'"
-        " | pt_devmem allocation failed | nvmapmemalloc | ran out of memory in memory space",  # Gaudi, TPU
+        " | pt_devmem allocation failed | nvmapmemalloc | ran out of memory in memory space"  # Gaudi, TPU
+        " | nrt_tensor_allocate | backend out of memory | out of memory. tried to allocate",  # Neuron, Metal, others
     ),
     sure(Kind.OOM, "outofmemoryerror", pattern=r"outofmemoryerror\b(?! as|\)|,)"),
     sure(
@@ -177,7 +189,7 @@ FRAMES: dict[str, Kind] = {
             Kind.GRAPH_OOM,
             "capture_model | capture_graph | capture_graphs | capture_cudagraphs | _capture_cudagraphs"
             " | _warmup_and_capture | compile_or_warm_up_model | warm_up_model | _warm_up_model | kernel_warmup"
-            " | graph_capture | capture_begin | _capture_aclgraphs",
+            " | graph_capture | capture_begin | capture_end | _capture_aclgraphs",
         ),
         (Kind.SAMPLER_OOM, "_dummy_sampler_run | _dummy_pooler_run"),
         (

@@ -26,7 +26,9 @@ HARDWARE_RULES: tuple[Rule, ...] = (
         " | no gpu is found | no accelerator | unsupported device type | is not supported on this device"
         " | is not supported on this gpu | not supported on the current | ' is not defined for option 'gpu-name'"
         " | driver initialization failed | could not select device driver | nvidia-container-cli"
-        " | no compatible code objects found | hiperrornobinaryforgpu | hiperrorinvalidimage | unsupported gpu",
+        " | no compatible code objects found | hiperrornobinaryforgpu | hiperrorinvalidimage | unsupported gpu"
+        " | device kernel image is invalid | no operator found for `memory_efficient | driver is a stub library"
+        " | are busy or unavailable | is/are busy or unavailable | requires x86 with",
     ),
     rule(
         Kind.HARDWARE_UNSUPPORTED,
@@ -56,9 +58,12 @@ COMPILE_RULES: tuple[Rule, ...] = (
         " | out of resource: shared memory | llvm error | cc1plus | nvcc compilation failed | failed to compile"
         " | compilation failed | cannot find -lcuda | cannot find -lcudart | could not find compiler"
         " | /bin/nvcc' | /bin/gcc' | /gcc' | g++' | torch.utils.cpp_extension | assertion nvcc"
-        " | guard_on_data_dependent | constraintviolationerror | stddef.h: no such file",
-        pattern=r"error|exception|fail|fatal|outofresources|not find|not found|cannot find|violation|non-zero",
+        " | guard_on_data_dependent | constraintviolationerror | stddef.h: no such file | ninja is required"
+        " | toolkit headers are incompatible | hash of the compiled graph",
+        pattern=r"error|exception|fail|fatal|outofresources|not find|not found|cannot find|violation|non-zero"
+        r"|incompatible",
     ),
+    rule(Kind.COMPILE_ERROR, "no such file or directory", also=".triton/cache | torchinductor"),
 )
 
 MODEL_RULES: tuple[Rule, ...] = (
@@ -75,7 +80,9 @@ MODEL_RULES: tuple[Rule, ...] = (
         " | localtokennotfounderror | invalid user token | invalid credentials in authorization header"
         " | model path does not exist | local model path does not exist | could not find any model weights"
         " | the request model:  | please check the model id | error no file named | failed to load the tokenizer"
-        " | no local weights found | no tokenizer file found | could not find model | model directory does not exist",
+        " | no local weights found | no tokenizer file found | could not find model | model directory does not exist"
+        " | incorrect path_or_model_id | no supported config format found | could not detect config format"
+        " | can't load image processor | can't load feature extractor | is not a valid json file",
         never="lora | adapter",
     ),
     rule(
@@ -110,14 +117,26 @@ DISTRIBUTED_RULES: tuple[Rule, ...] = (
         " | enforce fail at  | process group | init_process_group | tcpstore | raysystemerror | rayerror"
         " | ray cluster | placement group | custom_all_reduce.cuh | hccl | nvshmem | ncclcomminitrank"
         " | failed to connect to ray | could not connect to ray | ray version mismatch | peer access | rendezvous"
-        " | shared memory segment /dev/shm/nccl | larger than the number of available | gcs server",
-        never="destroy_process_group | warning: | using nccl",
-        pattern=r"error|exception|fail|time[d]? ?out|exceeds|larger|mismatch|no gpu|invalid|refused|watchdog",
+        " | shared memory segment /dev/shm/nccl | larger than the number of available | gcs server"
+        " | raychanneltimeout | raylet | max local gpu count | unique ip address | unable to find address for"
+        " | number of visible | not enough total available nodes",
+        never="destroy_process_group | warning: | using nccl | divisible by | evenly divide | no module named"
+        " | illegal memory access | device-side assert | unspecified launch failure",
+        pattern=r"error|exception|fail|time[ds]? ?out|exceeds|larger|mismatch|no gpu|invalid|refused|watchdog",
+    ),
+    rule(
+        Kind.DISTRIBUTED_ERROR,
+        "ray does not allocate any | current node has no | not enough resources to allocate",
+        also="gpu | tpu | npu | xpu | device | ranks | placement",
     ),
 )
 
 ARGUMENT_RULES: tuple[Rule, ...] = (
-    sure(Kind.CONFIG_ERROR, "error: ", pattern=r"^(?:[\w-]{1,40}\.py|vllm)(?: \w{1,20})?: error: "),  # argparse
+    sure(  # argparse, also quoted in somebody's notes
+        Kind.CONFIG_ERROR,
+        "error: ",
+        pattern=r"(?:^|[\s`'\"(])(?:[\w-]{1,40}\.py|vllm|api_server)(?: \w{1,20})?: error: ",
+    ),
     sure(Kind.CONFIG_ERROR, "unrecognized arguments | invalid choice:"),
     sure(Kind.CONFIG_ERROR, "greater than the derived max_model_len"),  # 0.2 to now
     sure(Kind.CONFIG_ERROR, "is smaller than max_model_len | is smaller than max_num_seqs"),  # V0, V1
@@ -138,10 +157,11 @@ ARGUMENT_RULES: tuple[Rule, ...] = (
     ),
     rule(
         Kind.CONFIG_ERROR,
-        "does not recognize this architecture | unrecognized model in | unknown quantization method"
+        "does not recognize this architecture | has no vllm implementation | unrecognized model in"
+        " | unknown quantization method"
         " | does not match the quantization method | unsupported quantization | invalid quantization method"
         " | cannot find the config file for | quantization config | is not supported for quantization method"
-        " | compatible scheme",
+        " | compatible scheme | is not aligned with the quantized weight",
         never="current gpu | compute capability",
     ),
     rule(Kind.CONFIG_ERROR, "chat template | chat_template", also="not | must | required", never="format"),
@@ -185,7 +205,8 @@ CRASH_RULES: tuple[Rule, ...] = (
 
 RULES: tuple[Rule, ...] = (
     *MEMORY_RULES,
-    sure(Kind.PORT_IN_USE, "address already in use | eaddrinuse"),
+    sure(Kind.PORT_IN_USE, "address already in use | eaddrinuse | only one usage of each socket address"),  # Windows
+    rule(Kind.PORT_IN_USE, "is already allocated | is already in use", also="port ", never="trying "),  # docker
     *HARDWARE_RULES,
     *COMPILE_RULES,
     *MODEL_RULES,

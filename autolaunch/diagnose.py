@@ -21,11 +21,11 @@ from collections.abc import Iterable
 from typing import Any
 
 from autolaunch.advice import advice
-from autolaunch.causes import OOM_OF_PHASE, Weight
+from autolaunch.causes import KILLED, OOM_OF_PHASE, PHASE_RULES, Weight
 from autolaunch.crashes import RULES
 from autolaunch.failure import MEMORY_KINDS, Failure, Kind, Phase
 from autolaunch.figures import Effective, learn
-from autolaunch.frames import Traceback, exception_name
+from autolaunch.frames import Traceback
 from autolaunch.logline import HEAD, TAIL, LogLine, parse, shorten
 from autolaunch.progress import (
     DULL,
@@ -40,31 +40,18 @@ from autolaunch.progress import (
     TRIGGERS,
     WRAPPERS,
 )
-from autolaunch.start import MAX_PROCESSES, ORDER, WRAP_LINES, Cause, Start
+from autolaunch.refusals import is_remark, judge, thrown
+from autolaunch.start import MAX_PROCESSES, WRAP_LINES, Cause, Start
 
 __all__ = ["Effective", "Scanner", "advice", "diagnose", "diagnose_lines", "interesting", "to_json"]
 
 _TRIGGERS_B = tuple(trigger.encode() for trigger in TRIGGERS)
 _VERSION = re.compile(r"(?:version v?|LLM engine \(v)(\d+\.\d+[\w.+-]{0,60})")
-_ENGINE_WHO = ("EngineCore", "Worker", "VllmWorker", "RayWorker", "RayTrain", "ray::")
-_ENGINE_FILES = frozenset(
-    {
-        "core.py",
-        "engine.py",
-        "gpu_model_runner.py",
-        "gpu_worker.py",
-        "model_runner.py",
-        "multiproc_executor.py",
-        "multiproc_worker_utils.py",
-        "worker.py",
-        "worker_base.py",
-    }
-)
-_NOT_A_CAUSE = frozenset(
-    {"KeyboardInterrupt", "SystemExit", "CancelledError", "BrokenPipeError", "EOFError", "RayTaskError"}
-)
-_NOT_A_REFUSAL = ("could not run", "meta tensor", "parameter named", "not initialized from", "shape")
-# torch refuses operators so, and vLLM checkpoints that do not match the model
+_BROKEN = " \t\"'+,"  # what stands behind half a sentence in somebody's notes or source
+_TAIL = 120
+_SHORT = 5000  # lines of a pasted excerpt or note that are looked at even without a trigger
+_GAP = " " * 16
+_PIECES = re.compile(r"\r| {16,}(?=[\w.]{1,99}Error: )")  # a progress bar's lines; a terminal's with empty columns
 _KILLED = frozenset({-9, 137})
 _CRASHED = frozenset({-4, -6, -7, -8, -11, 132, 134, 135, 136, 139})
 _STOPPED = frozenset({None, 0, -2, -15, 130, 143})
@@ -77,7 +64,7 @@ def interesting(chunk: bytes) -> bool:
 
 def _is_dull(line: str) -> bool:
     """Whether `line` is one of those that a busy server prints all day."""
-    return DULL[0] in line or DULL[1] in line
+    return DULL[0] in line or DULL[1] in line or DULL[2] in line or DULL[3] in line
 
 
 class Scanner:
@@ -92,6 +79,7 @@ class Scanner:
         self._count = 0
         self._start = Start()
         self._previous: Failure | None = None
+        self._tail = ("", 0)
 
     @property
     def phase(self) -> Phase:
@@ -136,8 +124,9 @@ class Scanner:
                 if trigger in line:
                     break
             else:
-                return
-        for piece in line.split("\r") if "\r" in line else (line,):
+                if not self._excerpt or self._count > _SHORT or "INFO " in line:
+                    return
+        for piece in _PIECES.split(line) if "\r" in line or _GAP in line else (line,):
             self._look(parse(piece if len(piece) <= HEAD + TAIL else shorten(piece)))
 
     def conclude(self, exit_code: int | None = None) -> Failure:
@@ -148,6 +137,8 @@ class Scanner:
             cause = None  # the error of one request
         if cause is not None and not (cause.weight is Weight.STRAY and exit_code in _KILLED):
             return start.verdict(cause)
+        if start.nothing_left and (self._excerpt or exit_code not in _STOPPED):
+            return start.bare(Kind.KV_NONE)
         if exit_code in _KILLED and not start.stopping:
             return start.bare(Kind.HOST_OOM)
         if exit_code in _CRASHED:
@@ -155,7 +146,8 @@ class Scanner:
         if start.wrapper is not None and not start.stopping:
             return start.verdict(start.wrapper)
         if start.stopping or (start.ready and not start.dead and exit_code in _STOPPED):
-            return start.bare(Kind.OK if start.ready or self._excerpt else Kind.UNKNOWN)
+            whole = start.past(Phase.CONFIG) and not start.past(Phase.KV_CACHE)  # it began here and came nowhere
+            return start.bare(Kind.OK if start.ready or (self._excerpt and not whole) else Kind.UNKNOWN)
         if exit_code is None and self._excerpt:
             if start.past(Phase.KV_CACHE) and not start.dead:
                 return start.bare(Kind.OK)  # healthy as far as the text goes
@@ -178,9 +170,10 @@ class Scanner:
             start.stopping = start.stopping or line.calm or (start.ready and not line.level)
         if line.calm or start.stopping:
             return
-        if line.low.startswith("traceback (most recent call last"):
+        if "traceback (most recent call last" in line.low:
             start.traceback(line).begin()
-            return
+            if line.low.startswith("traceback"):
+                return
         traceback = start.tracebacks.get(line.who + line.pid)
         if (traceback or Traceback()).is_source(line.text, self._count):
             start.late_frame(start.traceback(line).source(line.text))
@@ -191,7 +184,8 @@ class Scanner:
         start, low = self._start, line.low
         for phase, texts in PHASES:
             if any(text in low for text in texts):
-                start.phase = max(start.phase, phase, key=ORDER.__getitem__)
+                if phase is not start.phase:
+                    start.advance(phase)
                 start.late_frame(OOM_OF_PHASE.get(phase))
                 break
         start.effective = learn(start.effective, line.text)
@@ -227,15 +221,17 @@ class Scanner:
 
     def _judge(self, line: LogLine) -> None:
         start, low = self._start, line.low
-        if start.ready and any(text in low for text in FATAL_AFTER_READY):
-            start.dead = True
+        if start.ready and not start.dead:
+            loops = start.traceback(line).loops and thrown(line) is not None
+            start.dead = loops or any(text in low for text in FATAL_AFTER_READY)
         if any(text in low for text in START_IS_OVER):
             start.over = True
         if NOT_LISTENING in low and not start.listening:
             start.ready = False  # uvicorn starts the application before it binds the port
         if "method" in low or "during" in low:
             start.late_frame(start.traceback(line).message(line.text))
-        cause = self._classify(line)
+        cause = self._classify(line) or self._broken(line)
+        self._tail = (line.text[-_TAIL:].rstrip(_BROKEN).removesuffix("\\n"), self._count)
         if cause is not None:
             start.propose(cause)
         elif any(text in low for text in WRAPPERS):
@@ -248,30 +244,39 @@ class Scanner:
         return Cause(kind, weight, line.text, self._count, self._start.phase, line.text)
 
     def _classify(self, line: LogLine) -> Cause | None:
+        start = self._start
         for rule in RULES:
             if rule.matches(line.low):
+                if rule is KILLED and (start.over or start.dead or start.wrapper):
+                    return None
                 kind = self._where(line) if rule.kind is Kind.OOM else rule.kind
-                return self._cause(line, kind, rule.weight)
+                if kind is Kind.CONFIG_ERROR and rule.weight is Weight.ROOT and start.traceback(line).runs:
+                    break  # a model that runs asks for no arguments
+                remark = rule.weight is Weight.ROOT and is_remark(line, start.traceback(line))
+                return self._cause(line, kind, Weight.STRAY if remark else rule.weight)
         if any(text in line.low for text in WRAPPERS):
             return None
         return self._generic(line)
 
-    def _generic(self, line: LogLine) -> Cause | None:
-        """An exception of no known text: a refusal of arguments if vLLM's own code raised it before serving."""
-        name = exception_name(line.text)
-        if name is None or name.rpartition(".")[2] in _NOT_A_CAUSE:
+    def _broken(self, line: LogLine) -> Cause | None:
+        """A sentence that somebody's notes broke over two lines; the engine itself breaks none."""
+        tail, at = self._tail
+        if not self._excerpt or not tail or at != self._count - 1:
             return None
-        name = name.rpartition(".")[2]
+        for rule in PHASE_RULES:
+            if rule.matches(f"{tail} {line.text[:_TAIL]}".lower()) and not rule.matches(tail.lower()):
+                cause = self._cause(line, rule.kind, rule.weight)
+                cause.text = f"{tail} {line.text}"
+                return cause
+        return None
+
+    def _generic(self, line: LogLine) -> Cause | None:
+        name = thrown(line, quoted=self._excerpt)
+        if name is None:
+            return None
         start = self._start
-        engine = line.who.startswith(_ENGINE_WHO) or line.file.rpartition("/")[2] in _ENGINE_FILES
-        traceback = start.traceback(line)
-        refuses = name in {"ValueError", "NotImplementedError"} and not any(text in line.low for text in _NOT_A_REFUSAL)
-        placed = (traceback.own and traceback.raised) or traceback.refusing or traceback.line_number == 0
-        refused = not start.past(Phase.SERVING) and refuses and placed
-        refused = refused or (traceback.refusing and name.endswith("Error"))
-        cause = self._cause(
-            line, Kind.CONFIG_ERROR if refused else Kind.OTHER_CRASH, Weight.ROOT if engine else Weight.STRAY
-        )
+        kind, weight = judge(name, line, start.traceback(line), serving=start.past(Phase.SERVING))
+        cause = self._cause(line, kind, weight)
         cause.by_rule = False
         return cause
 
@@ -279,8 +284,11 @@ class Scanner:
         start = self._start
         if start.ready:
             return Kind.RUNTIME_OOM
-        kind = start.traceback(line).oom_kind(start.phase)
-        return kind or OOM_OF_PHASE.get(start.phase, Kind.OOM)
+        own = start.traceback(line)
+        kind = own.oom_kind(start.phase) or OOM_OF_PHASE.get(start.phase)
+        if kind is None and own.line_number == 0 and self._excerpt:  # a line that lost its prefix
+            kind = start.latest_traceback().oom_kind(start.phase)
+        return kind or Kind.OOM
 
     def _continue(self, line: LogLine) -> None:
         """A message may be wrapped over several lines; its figures then stand below it."""

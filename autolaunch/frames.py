@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from autolaunch.causes import CONTAINERS, FRAMES, any_of
 from autolaunch.failure import Kind, Phase
-from autolaunch.progress import CONFIG_FRAMES
+from autolaunch.progress import CONFIG_FRAMES, LOOP_FRAMES, RUNNING_FRAMES
 
 _FRAME = re.compile(r'File ["“]([^"”]{0,400})["”], line \d+, in (?:\w+\.)?(\w+)')
 _IPYTHON_FRAME = re.compile(r"^File ([^\s:]{1,400}):\d+, in (?:\w+\.)?(\w+)\(")
@@ -35,11 +35,13 @@ class Traceback:
     refusing: bool = False
     own: bool = False
     raised: bool = False
+    runs: bool = False
+    loops: bool = False
 
     def begin(self) -> None:
         """Forget the frames before: another traceback begins (the method that a message named stays)."""
         self.line_number, self.in_profile, self.nearest = 0, False, None
-        self.in_container = self.executes = self.refusing = self.own = self.raised = False
+        self.in_container = self.executes = self.refusing = self.own = self.raised = self.runs = self.loops = False
 
     def frame(self, text: str, line_number: int) -> Kind | None:
         """Take a line that may be a frame; return the kind that its function's allocations fail with."""
@@ -57,7 +59,9 @@ class Traceback:
         self._enter(kind, name)
         self.line_number = line_number
         self.refusing = self.refusing or name in CONFIG_FRAMES
-        self.own = "/vllm/" in path or path.startswith("vllm/")
+        self.runs = self.runs or name in RUNNING_FRAMES
+        self.loops = self.loops or name in LOOP_FRAMES
+        self.own = _is_own(path)
         return kind
 
     def source(self, text: str) -> Kind | None:
@@ -99,6 +103,15 @@ class Traceback:
         )
 
 
+def _is_own(path: str) -> bool:
+    """Whether the file is vLLM's, and not of a library in an environment that is called "vllm"."""
+    _, packages, inside = path.rpartition("-packages/")
+    if packages:
+        return inside.startswith("vllm")
+    return path.startswith("vllm/") or ("/vllm/" in path and "/lib/python" not in path)
+
+
+_QUOTED = re.compile(r"[`'\"(>] ?([A-Za-z_][\w.]{0,120}(?:Error|Exception)): ")
 _EXCEPTION = re.compile(
     r"^(?:\d{1,4}: )?([A-Za-z_][\w.]{0,120}(?:Error|Exception|Exit|Timeout|Failed|Interrupt))(?:\(\w+\))?(?::|$)"
 )
@@ -112,4 +125,10 @@ def is_exception(text: str) -> bool:
 def exception_name(text: str) -> str | None:
     """Return the dotted class name with which the line begins, None if it begins with none."""
     match = _EXCEPTION.match(text)
+    return match[1] if match is not None else None
+
+
+def quoted_exception(text: str) -> str | None:
+    """Return the dotted class name of an exception that somebody quotes in a sentence of his own."""
+    match = _QUOTED.search(text)
     return match[1] if match is not None else None

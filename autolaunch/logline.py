@@ -12,7 +12,7 @@ HEAD = 6144
 TAIL = 2048
 """A longer line keeps its first HEAD and last TAIL characters: the text may stand at its end."""
 
-_ANSI = re.compile(r"\x1b(?:\[[0-9;?]{0,30}[A-Za-z]|\][^\x07\x1b]{0,200}\x07)|\\x1b\[[0-9;]{0,10}m")
+_ANSI = re.compile(r"#033\[[0-9;]{0,10}m|\x1b(?:\[[0-9;?]{0,30}[A-Za-z]|\][^\x07\x1b]{0,200}\x07)|\\x1b\[[0-9;]{0,10}m")
 _PREFIX = re.compile(
     r"""
       \s+
@@ -32,9 +32,13 @@ _PREFIX = re.compile(
     | \[(?P<torch>[EWIF])\d{2,4}\ [\d:.]{4,24}\ [\w./+-]{1,80}:\d{1,6}\]
     | (?P<level>ERROR|INFO|WARNING|CRITICAL|DEBUG|WARN)\ \d\d-\d\d\ \d\d:\d\d:\d\d(?:\.\d{1,6})?
         (?:\ \[?(?P<file>[\w./-]{1,120}):\d{1,6}\]?)?
+    | (?:ERROR|INFO|WARNING|DEFAULT)\ (?=\d{4}-\d\d-\d\dT) | \[resource\.labels[^\]]{1,120}\]  # Google Cloud's own
     | (?P<plain>ERROR|INFO|WARNING|CRITICAL|DEBUG)(?::(?=\s)|(?=\s))
+    | \S{1,80}:\d{1,9}:\d{1,9}\ \[\d{1,3}\]\ NCCL\ (?P<nccl>INFO)\b
+    | //\s | \u2192\s                                                # comments and arrows of notes
     | \[(?P<bracket>ERROR|INFO|WARNING|CRITICAL|DEBUG)\]
-    | \[(?:Error|Info|Warn|Warning|Debug|INFO\ |WARN\ |ERROR)\ ?\]      # a launcher's own opinion of the line
+    | \[(?:Error|Info|Warn|Warning|Debug|INFO\ |WARN\ |ERROR)\ ?\]  # a launcher's own opinion of the line
+    | [a-z0-9]{10,20}\[(?:info|error|warning)\]                        # RunPod's
     | -\ [\w.]{1,60}\ -\ (?:INFO|ERROR|DEBUG|WARNING)\ -
     | W-\d{1,6}-[\w.-]{1,60}\ MODEL_LOG\ -
     | [\w./-]{1,120}:(?=\()
@@ -67,11 +71,13 @@ def shorten(line: str) -> str:
 
 
 def plain(line: str) -> str:
-    """Return `line` without NULs and colour codes."""
+    """Return `line` without NULs, colour codes and the quoting of JSON."""
     if "\0" in line:
         line = line.replace("\0", "")
-    if "\x1b" in line or "\\x1b" in line:
+    if "\x1b" in line or "\\x1b" in line or "#033" in line:  # the last is rsyslog's spelling
         line = _ANSI.sub("", line)
+    if '\\"' in line:  # a line inside JSON, as docker and loggers keep it
+        line = line.replace('\\"', '"')
     return line
 
 
@@ -87,7 +93,7 @@ def parse(line: str) -> LogLine:
         position = match.end()
         if match["who"]:
             found["who"], found["pid"] = match["who"], match["pid"]
-        level = match["level"] or match["plain"] or match["bracket"] or match["torch"]
+        level = match["level"] or match["plain"] or match["bracket"] or match["torch"] or match["nccl"]
         if level:
             found["level"], found["file"] = level.upper(), match["file"] or ""
     text = line[position:].rstrip(" \t\r`")

@@ -19,21 +19,28 @@ WRAPPERS = any_of(
     " | died unexpectedly | destroy_process_group | resource_tracker | output_handler failed"
     " | error executing method | exception in worker | process enginecore | leaked semaphore"
     " | deadlock in distributed execution | childfailederror | see root cause above | failed to be inspected"
+    " | got fatal signal from worker | engine process (pid | enginecore hit an exception"
+    " | stack trace above for the root"
 )
 TELLS_OF_A_CRASH = any_of(
     # wrappers that prove that a start failed: with no cause anywhere this is all the log has
     "engine core initialization failed | workerproc initialization failed | enginecore failed to start"
     " | enginedeaderror | engine process failed to start | workerproc failed to start"
     " | application startup failed | background loop has errored | rayactorerror | actordiederror"
-    " | encountered a fatal error | failed to be inspected"
+    " | encountered a fatal error | failed to be inspected | got fatal signal from worker | engine process (pid"
+    " | stack trace above for the root"
 )
-START_IS_OVER = any_of("engine core initialization failed | engine process failed to start | exited with code")
+START_IS_OVER = any_of(
+    "engine core initialization failed | engine process failed to start | exited with code"
+    " | got fatal signal from worker"
+)
 
 FATAL_AFTER_READY = any_of(
     # after ready an exception counts only when one of these says that the engine is gone
     "enginedeaderror | background loop has errored | background task failed | engine loop is not running"
     " | encountered a fatal error | died unexpectedly | engine core proc | background task has terminated"
     " | rayactorerror | actordiederror | segmentation fault | core dumped | is already dead | engine process (pid"
+    " | enginecore hit an exception | got fatal signal from worker"
 )
 
 SHUTDOWN = any_of(
@@ -51,7 +58,8 @@ PHASES: tuple[tuple[Phase, tuple[str, ...]], ...] = tuple(
     for phase, texts in (
         (
             Phase.SERVING,
-            'application startup complete | uvicorn running on | avg prompt throughput | http/1.1" 200 ok',
+            'application startup complete | uvicorn running on | avg prompt throughput | http/1.1" 200 ok'
+            " | processed prompts: 100% | received request  | added request ",
         ),
         (
             Phase.WARMUP,
@@ -60,9 +68,9 @@ PHASES: tuple[tuple[Phase, tuple[str, ...]], ...] = tuple(
         (Phase.GRAPHS, "capturing cuda graph | capturing cudagraph | capturing the model for cuda graphs"),
         (
             Phase.KV_CACHE,
-            "available kv cache memory | kv cache size: | gpu blocks:  | cuda blocks:  | maximum concurrency for"
-            " | auto-fit max_model_len | reserved for kv cache is | memory for kv cache as specified"
-            " | gib for kv cache on node",
+            "available kv cache memory | kv cache size: | gpu blocks:  | cuda blocks:  | cpu blocks: "
+            " | maximum concurrency for | auto-fit max_model_len | reserved for kv cache is"
+            " | memory for kv cache as specified | gib for kv cache on node",
         ),
         (
             Phase.PROFILE,
@@ -95,15 +103,20 @@ CONFIG_FRAMES = frozenset(
 )
 """Frames between which a refusal concerns the arguments."""
 
+RUNNING_FRAMES = frozenset(any_of("execute_model | forward | _call_impl | _dummy_run | generate | _run_engine"))
+"""Frames of a model that runs: what is raised below them is no refusal of arguments."""
+
+LOOP_FRAMES = frozenset(any_of("run_busy_loop | run_engine_loop"))
+"""Frames of the engine's own loop: it does not outlive an exception that comes up through them."""
+
 TRIGGERS = any_of(
-    'rror | ERROR | xception | emory | MEMORY | File " | File “ | File / | Traceback'
-    " | GiB | MiB | size: | took | oading"
-    " | apturing | nitializ | tart | Uvicorn | blocks | ersion  | odel len | rchitecture | args | illed | hutdown"
-    " | hutting | ailed | fault | gated | estricted | oncurrency | ignal | SIG | bad_alloc | xit | died | fatal"
+    "rror | ERROR | xception | emory | MEMORY | File | Traceback | iB | size: | took | oading"
+    " | apturing | nitializ | tart | Uvicorn | blocks | ersion  | odel len | rchitecture | args | led | hut"
+    " | fault | gated | estricted | oncurrency | ignal | SIG | bad_alloc | xit | died | fatal"
     " | ninja | collective_rpc | _run_workers | warm_up"
     " | apability | umped | Watchdog | nterrupt | init_method | uto-fit | max_num | \0 | \x1b"
 )
 """A line without any of these is never looked at."""
 
-DULL = ('" 200 OK', " throughput: ")
+DULL = ('" 200 OK', " throughput: ", " Received request ", " Added request ")
 """Nor is a line with one of these, which a busy server prints all day."""

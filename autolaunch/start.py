@@ -64,8 +64,25 @@ class Start:
             self.tracebacks[key] = Traceback()
         return self.tracebacks[key]
 
+    def latest_traceback(self) -> Traceback:
+        """Return the traceback whose last frame is the nearest above."""
+        return max(self.tracebacks.values(), key=lambda traceback: traceback.line_number, default=Traceback())
+
+    def advance(self, phase: Phase) -> None:
+        """Note a phase; one that comes as late as the KV cache proves that a stray exception before was caught."""
+        if ORDER[phase] > ORDER[self.phase]:
+            self.phase = phase
+            if self.past(Phase.KV_CACHE) and self.cause is not None and self.cause.weight is Weight.STRAY:
+                self.cause = None
+
     def past(self, phase: Phase) -> bool:
         return ORDER[self.phase] >= ORDER[phase]
+
+    @property
+    def nothing_left(self) -> bool:
+        """Whether the engine measured that no memory remains for the KV cache: no start survives that."""
+        available, tokens = self.effective.available_kv_gib, self.effective.kv_cache_tokens
+        return not self.ready and ((available is not None and available <= 0) or tokens == 0)
 
     def known(self) -> dict[str, float]:
         """Return the numbers that the start stated before it failed."""

@@ -16,7 +16,7 @@ LOGS = DATA / "engine_logs"
 EXPECTED = json.loads((DATA / "diagnosis" / "engine_logs.json").read_text(encoding="utf-8"))
 INDEX = {entry["file"]: entry for entry in json.loads((LOGS / "index.json").read_text(encoding="utf-8"))}
 PACKAGE = Path(__file__).resolve().parent.parent.parent / "autolaunch"
-PURE = ("advice", "causes", "crashes", "diagnose", "figures", "frames", "logline", "progress", "start")
+PURE = ("advice", "causes", "crashes", "diagnose", "figures", "frames", "logline", "progress", "refusals", "start")
 FORBIDDEN = {"os", "subprocess", "signal", "socket", "threading", "time", "random", "logging", "vllm"}
 
 BANNER = "(APIServer pid={0}) INFO 01-01 00:00:00 [utils.py:1]  ▄▄ ▄█ █     █     █ ▀▄▀ █  version {1}"
@@ -294,3 +294,51 @@ def test_the_sizes_that_follow_the_sentence_about_the_sampler_belong_to_it() -> 
         "total_gib": 10.57,
         "free_gib": 0.159297,
     }
+
+
+def test_an_exception_out_of_the_engines_loop_after_readiness_is_its_death() -> None:
+    """An old V1 only says that the core hit an exception; the HTTP server then shuts down in good order."""
+    loop = '(EngineCore pid=5)   File "/x/vllm/v1/engine/core.py", line 1, in run_busy_loop'
+    scanner = fed(
+        LOADING, UP, loop, "(EngineCore pid=5) IndexError: index 1 is out of bounds", "INFO:     Shutting down"
+    )
+    assert scanner.conclude(0).kind is Kind.OTHER_CRASH
+
+
+def test_the_error_of_one_request_is_not_the_engines_death() -> None:
+    handler = (
+        'ERROR 01-01 00:00:00 [serving.py:1]   File "/x/vllm/entrypoints/serving.py", line 1, in create_completion'
+    )
+    scanner = fed(LOADING, UP, handler, "ERROR 01-01 00:00:00 [serving.py:1] ValueError: this is no image")
+    assert scanner.conclude().kind is Kind.OK
+
+
+def test_a_supervised_start_without_room_for_the_cache_waits_for_the_engines_own_words() -> None:
+    nothing = "(EngineCore pid=2) INFO 01-01 00:00:00 [gpu_worker.py:1] Available KV cache memory: -1.44 GiB"
+    assert fed(LOADING, nothing).failure is None
+    assert fed(LOADING, nothing).conclude(1).kind is Kind.KV_NONE
+    assert diagnose(nothing).kind is Kind.KV_NONE
+
+
+def test_a_sentence_is_joined_over_neighbouring_lines_of_an_excerpt_only() -> None:
+    first, second = (
+        "ValueError: Free memory on device (3/24 GiB) on startup is less",
+        "than desired GPU memory utilization",
+    )
+    assert diagnose(f"{first}\n{second}").kind is Kind.FREE_MEMORY_LOW
+    assert diagnose(f"{first}\n\n{second}").kind is not Kind.FREE_MEMORY_LOW
+    assert fed(first, second).conclude(1).kind is not Kind.FREE_MEMORY_LOW
+
+
+def test_a_tools_opinion_that_a_process_was_killed_does_not_displace_what_the_engine_said() -> None:
+    assert fed(CRASH, "Killed").conclude(1).kind is Kind.OTHER_CRASH
+    assert fed(LOADING, "Killed").conclude(137).kind is Kind.HOST_OOM
+
+
+def test_progress_as_far_as_the_cache_proves_that_a_stray_exception_was_caught() -> None:
+    stray = "ImportError: cannot import name 'x' from 'y'"
+    cache = "(EngineCore pid=2) INFO 01-01 00:00:00 [kv_cache_utils.py:1] GPU KV cache size: 10,944 tokens"
+    assert fed(LOADING, stray).conclude(1).kind is Kind.OTHER_CRASH
+    assert fed(LOADING, stray, cache, KV_NONE).conclude(1).kind is Kind.KV_NONE
+    assert fed(LOADING, stray, cache).conclude(1).kind is Kind.UNKNOWN
+    assert fed(LOADING, CRASH, cache).conclude(1).kind is Kind.OTHER_CRASH
