@@ -124,6 +124,16 @@ class Case:
         return value
 
     @property
+    def before_cache(self) -> bool:
+        """Whether the engine died after it had loaded the weights and before it sized the cache.
+
+        Of the budget nothing but the weights was taken then: 1.16 GiB for Inductor's autotuning did not fit
+        beside GLM-4-9B on 20 GiB, at any share.
+        """
+        said = self.effective
+        return said.weights_gib is not None and said.available_kv_gib is None and said.kv_cache_tokens is None
+
+    @property
     def utilization(self) -> float:
         """The share that the failed attempt ran with."""
         stated = self.number("utilization")

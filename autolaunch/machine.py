@@ -185,7 +185,7 @@ def _starting(state: Starting, event: Event, now: float) -> Move:
             failure = Failure(Kind.OTHER_CRASH, line=reason, phase=Phase.SERVING)
             return _fail(state, state.suspect or Suspect(failure, effective, now), now)
         case SignalReceived(name):
-            return _stop(run, ToEnd(name, ExitCode.STOPPED), run.policy.stop_grace_s, now)
+            return _stop(run, ToEnd(name, ExitCode.STOPPED), run.policy.start_grace_s, now)
         case DeadlineReached():
             return _overdue(state, now)
         case LaunchFailed(_, reason):

@@ -30,6 +30,7 @@ class Policy:
     settle_s: float = 0.25
     serving_settle_s: float = 3.0
     failed_grace_s: float = 0.4
+    start_grace_s: float = 2.0
     stop_grace_s: float = 20.0
     kill_wait_s: float = 20.0
     max_restarts: int = 5

@@ -76,6 +76,8 @@ def batch(_: Rung, case: Case) -> Iterator[Proposal]:
         return
     if not _within_reach(case, weights=False):
         return
+    if failure.kind is Kind.GRAPH_OOM and case.before_cache:
+        return  # compiling ran out of memory: its trial copies of weights do not depend on the batch
     if failure.kind is Kind.GRAPH_OOM and not settings.enforce_eager:
         for sizes in CAPTURE_SIZES:
             if len(sizes) < len(settings.cudagraph_capture_sizes or range(99)):

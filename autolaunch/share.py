@@ -148,6 +148,8 @@ def _reaches_floor(case: Case, far: float) -> bool:
 
 def _lower(rung: Rung, case: Case) -> Iterator[Proposal]:
     now = case.utilization
+    if case.failure.kind in (Kind.GRAPH_OOM, Kind.OOM) and case.before_cache:
+        return  # the budget was not taken yet: a smaller one leaves as little room for compiling
     if case.failure.kind in (Kind.GRAPH_OOM, Kind.SAMPLER_OOM) and case.bounds.overruns > 1 and not case.last_resort:
         return  # a little less was no cure: fewer or no graphs, fewer sequences
     if case.failure.kind is Kind.FREE_MEMORY_LOW:

@@ -61,7 +61,7 @@ class Launch:
     folder: Path
     port: int
     process: subprocess.Popen[str]
-    output: list[str] = field(default_factory=list)
+    sessions: set[int] = field(default_factory=set)
 
     @property
     def record(self) -> Path:
@@ -79,6 +79,7 @@ class Launch:
         """Return the `ready` line once it is there."""
 
         def seen() -> list[dict[str, Any]]:
+            self.engine_processes()
             if self.process.poll() is not None and not self.events("ready"):
                 pytest.fail(f"ended with {self.process.returncode} before it was ready:\n{self.talk()}")
             return self.events("ready")
@@ -94,13 +95,22 @@ class Launch:
         return (self.folder / "stderr.txt").read_text(encoding="utf-8")
 
     def engine_processes(self) -> list[str]:
-        """Return the living processes that were started with this launch's folder in their environment."""
+        """Return the living processes of the launch but for autolaunch itself.
+
+        Those are all of the sessions in which descendants of it were ever seen (vLLM's retitled processes have
+        no environment to be known by), and all with this launch's folder in their environment.
+        """
+        with contextlib.suppress(psutil.Error):
+            for child in psutil.Process(self.process.pid).children(recursive=True):
+                with contextlib.suppress(ProcessLookupError):
+                    self.sessions.add(os.getsid(child.pid))
         found = []
         for process in psutil.process_iter(["pid", "name", "status"]):
             if process.pid == self.process.pid or process.info["status"] == psutil.STATUS_ZOMBIE:
                 continue
-            with contextlib.suppress(psutil.Error):
-                if process.environ().get("AUTOLAUNCH_TEST_FOLDER") == str(self.folder):
+            with contextlib.suppress(psutil.Error, ProcessLookupError):
+                ours = process.environ().get("AUTOLAUNCH_TEST_FOLDER") == str(self.folder)
+                if ours or os.getsid(process.pid) in self.sessions:
                     found.append(f"{process.pid} {process.info['name']}")
         return found
 

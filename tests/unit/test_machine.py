@@ -120,9 +120,9 @@ def climbing(failure: Failure, *, at: float = NOW, seconds: float = NOW) -> tupl
     return Stopping(RUN, aim, Force.POLITE, NOW + POLICY.failed_grace_s), POLITE
 
 
-def asked_to_stop(name: str = "SIGINT") -> tuple[State, tuple[Effect, ...]]:
+def asked_to_stop(name: str = "SIGINT", *, grace_s: float = POLICY.stop_grace_s) -> tuple[State, tuple[Effect, ...]]:
     """Return the polite stop that a signal orders."""
-    return Stopping(RUN, ToEnd(name, ExitCode.STOPPED), Force.POLITE, NOW + POLICY.stop_grace_s), POLITE
+    return Stopping(RUN, ToEnd(name, ExitCode.STOPPED), Force.POLITE, NOW + grace_s), POLITE
 
 
 CAME_UP = Tell(
@@ -151,13 +151,13 @@ MOVED: dict[tuple[str, str], tuple[State, tuple[Effect, ...]]] = {
     ("STARTING", "EngineExited"): climbing(WEIGHTS),
     ("STARTING", "ProbePassed"): (Ready(replace(RUN, climbing=0), NOW), (CAME_UP,)),
     ("STARTING", "ProbeFailed"): climbing(PROBE),
-    ("STARTING", "SignalReceived"): asked_to_stop(),
+    ("STARTING", "SignalReceived"): asked_to_stop(grace_s=POLICY.start_grace_s),
     ("SUSPICIOUS", "LaunchFailed"): ended("no such command", ExitCode.HOST_AT_FAULT),
     ("SUSPICIOUS", "Stirred"): (replace(SUSPICIOUS, stirred=NOW), ()),
     ("SUSPICIOUS", "CauseSeen"): (SUSPICIOUS, ()),
     ("SUSPICIOUS", "EngineExited"): climbing(WEIGHTS, at=9.9),
     ("SUSPICIOUS", "ProbeFailed"): climbing(WEIGHTS, at=9.9),
-    ("SUSPICIOUS", "SignalReceived"): asked_to_stop(),
+    ("SUSPICIOUS", "SignalReceived"): asked_to_stop(grace_s=POLICY.start_grace_s),
     ("READY", "CauseSeen"): (replace(READY, suspect=Suspect(WEIGHTS, SAID, 9.5)), ()),
     ("READY", "EngineExited"): (DIED, (Tell(record.Crashed(WEIGHTS, 0.0)), *POLITE)),
     ("READY", "SignalReceived"): asked_to_stop(),
