@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from functools import lru_cache
@@ -45,20 +45,33 @@ class Options:
         """
         name = token.split("=", 1)[0]
         if not name.startswith("--"):
-            found = re.match(r"-([A-Za-z]+)", name)
-            letters = found[1] if found else name[1:]
-            return "O" if letters.startswith("O") else self.short.get(letters, letters)
+            return self._short(name)[0]
         name = name[2:].split(".", 1)[0].replace("_", "-")
         if name in self.arity:
             return name
         longer = [known for known in self.arity if known.startswith(name)]
         return longer[0] if len(longer) == 1 else name
 
+    def _short(self, name: str) -> tuple[str, str | None]:
+        """Return the long name of a short option and the value that is glued to it: -q fp8, -qfp8, -O3, -tp 2."""
+        letters = name[1:].split(".", 1)[0]
+        if letters in self.short:
+            return self.short[letters], None
+        if letters[:1] == "O":
+            return "O", letters[1:] or None
+        if letters[:1] in self.short:  # argparse glues a value to one letter only
+            return self.short[letters[0]], letters[1:]
+        return letters, None
+
+    def glued(self, token: str) -> str | None:
+        """Return the value that stands within an option token (--seed=1, -qfp8, -O3), None where it follows."""
+        if "=" in token:
+            return token.split("=", 1)[1]
+        return None if token.startswith("--") else self._short(token)[1]
+
     def arity_of(self, token: str) -> Arity:
         """Return how many further tokens belong to this option token."""
-        if "=" in token:
-            return Arity.NONE
-        if re.fullmatch(r"-O\d+", token):
+        if self.glued(token) is not None:
             return Arity.NONE
         if "." in token:
             return Arity.ONE
@@ -78,8 +91,10 @@ def engine_options() -> Options:
 
 
 def is_option(token: str) -> bool:
-    """Whether a token is an option and not a value such as `-1` or `-0.5`."""
-    return len(token) > 1 and token[0] == "-" and not re.match(r"-\.?\d", token)
+    """Whether a token is an option and not a value such as `-1` or `-0.5`, or a text with a space in it."""
+    if len(token) < 2 or token[0] != "-" or re.match(r"-\.?\d", token):
+        return False
+    return " " not in token.split("=", 1)[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,20 +172,19 @@ def _end_of_values(tokens: Sequence[str], index: int, arity: Arity) -> int:
 
 def given(engine_tokens: Iterable[str]) -> tuple[Given, ...]:
     """Read engine tokens as options with their values, in order; bare words without an option are passed over."""
-    tokens, options = [token for token in engine_tokens if token != "--"], engine_options()
-    found: list[Given] = []
-    index = 0
+    return tuple(option for _, _, option in walk([token for token in engine_tokens if token != "--"]))
+
+
+def walk(tokens: Sequence[str]) -> Iterator[tuple[int, int, Given]]:
+    """Yield every option with the half-open range of tokens that it takes."""
+    options, index = engine_options(), 0
     while index < len(tokens):
-        token = tokens[index]
+        begin = index
+        token = tokens[begin]
         index += 1
-        if not is_option(token):
+        if not is_option(token) or token == "--":
             continue
-        end = _end_of_values(tokens, index, options.arity_of(token))
-        values = tuple(tokens[index:end])
-        if "=" in token:
-            values = (token.split("=", 1)[1],)
-        elif re.fullmatch(r"-O\d+", token):
-            values = (token[2:],)
-        found.append(Given(options.canonical(token), values, (token, *tokens[index:end])))
-        index = end
-    return tuple(found)
+        index = _end_of_values(tokens, index, options.arity_of(token))
+        glued = options.glued(token)
+        values = tuple(tokens[begin + 1 : index]) if glued is None else (glued,)
+        yield begin, index, Given(options.canonical(token), values, tuple(tokens[begin:index]))

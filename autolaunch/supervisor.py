@@ -28,7 +28,7 @@ from autolaunch.failure import Phase
 from autolaunch.installation import Installation
 from autolaunch.output import Output, open_log
 from autolaunch.settings import Settings, render
-from autolaunch.wish import Address, Wish, redact
+from autolaunch.wish import Address, Wish, redact_argv
 
 if TYPE_CHECKING:
     import tenacity
@@ -164,7 +164,7 @@ class Supervisor:
 
     def shown_argv(self, settings: Settings) -> tuple[str, ...]:
         """Return the command line of an attempt with every secret replaced."""
-        return tuple(redact(word, self.job.wish.secrets) for word in self.argv(settings))
+        return redact_argv(self.argv(settings), self.job.wish.secrets)
 
     def _log(self, attempt: int) -> FileIO | None:
         try:

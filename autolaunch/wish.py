@@ -13,10 +13,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from autolaunch.arguments import Given, given
+from autolaunch.arguments import Given, engine_options, given, walk
+from autolaunch.case import Limits
 from autolaunch.catalog import Entry
 from autolaunch.errors import WishError
-from autolaunch.rungs import Limits
+from autolaunch.redaction import redact, redact_argv, secrets_in
 from autolaunch.settings import AUTO, Settings
 from autolaunch.sizes import parse_count
 
@@ -38,13 +39,25 @@ PINNING: Mapping[str, str] = {
     "no-enforce-eager": "enforce_eager",
     "quantization": "quantization",
     "quantization-config": "quantization",
+    "load-format": "quantization",
+    "no-enable-chunked-prefill": "max_num_batched_tokens",
     "revision": "model",
     "tokenizer": "model",
     "hf-config-path": "model",
 }
-"""Engine options and the field of Settings that each of them pins."""
+"""Engine options and the field of Settings that each of them pins.
+
+Without chunked prefill a batch must hold a whole context, so that fewer batched tokens would be refused; a
+`--load-format` that is a quantization of its own leaves no choice of another.
+"""
+
+_OWN_WEIGHTS = ("bitsandbytes", "gguf", "bitblas", "sharded_state", "tensorizer")
+"""Load formats whose files fix how the weights are stored."""
 
 _COUNTS = ("max_model_len", "max_num_batched_tokens")
+
+
+__all__ = ["PINNING", "Address", "Limits", "Wish", "make_wish", "model_from", "redact", "redact_argv"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +128,7 @@ def make_wish(entry: Entry, engine_args: Sequence[str], limits: Limits, *, envir
         api_key=keys[0] if keys else "",
         served_names=_values(options, "served-model-name"),
         cards=_cards(options),
-        secrets=secrets(options, environment),
+        secrets=secrets_in(options, environment),
     )
 
 
@@ -126,20 +139,18 @@ def _entry_args(entry: Entry, options: Sequence[Given]) -> tuple[str, ...]:
 
 
 def model_from(engine_args: Sequence[str]) -> tuple[str | None, tuple[str, ...]]:
-    """Take `--model X` out of engine tokens, for the old command line that names the model so."""
+    """Take `--model X` out of engine tokens, for the old command line that names the model so.
+
+    A `model` in vLLM's own config file is found as well; the file stays as it is, the command line wins in it.
+    """
     model: str | None = None
-    rest: list[str] = []
-    for option in given(engine_args):
+    rest = list(engine_args)
+    for begin, end, option in reversed(list(walk(engine_args))):
         if option.name == "model" and option.values:
-            model = option.value
-    index, tokens = 0, list(engine_args)
-    while index < len(tokens):
-        taken = next((o for o in given(tokens[index:])[:1] if o.name == "model" and o.tokens[0] == tokens[index]), None)
-        if taken:
-            index += len(taken.tokens)
-        else:
-            rest.append(tokens[index])
-            index += 1
+            model = model or option.value
+            del rest[begin:end]
+    if model is None:
+        model = next((o.value for o in _config_file(given(engine_args)) if o.name == "model" and o.values), None)
     return model, tuple(rest)
 
 
@@ -152,10 +163,14 @@ def _refuse_second_model(entry: Entry, options: Sequence[Given]) -> None:
 
 
 def _config_file(options: Sequence[Given]) -> tuple[Given, ...]:
-    """Read vLLM's own `--config FILE`: what it sets is pinned like the command line."""
-    file = next((option.value for option in options if option.name == "config"), None)
-    if file is None:
+    """Read vLLM's own `--config FILE`: what it sets is pinned like the command line.
+
+    vLLM looks for these two words only: `--config=FILE` is taken by its parser and never read.
+    """
+    files = [option.value for option in options if option.tokens[:1] == ("--config",) and option.values]
+    if not files:
         return ()
+    file = files[-1]
     import yaml  # noqa: PLC0415 - only for the few who use a config file
 
     try:
@@ -166,27 +181,24 @@ def _config_file(options: Sequence[Given]) -> tuple[Given, ...]:
         ) from error
     if not isinstance(table, dict):
         raise WishError(f"--config {file} is not a table of options", hint="write one 'option: value' per line")
-    return tuple(_configured(str(key), value) for key, value in table.items())
+    return given(token for key, value in table.items() for token in _configured(str(key), value))
 
 
-def _configured(key: str, value: Any) -> Given:
-    name = key.replace("_", "-")
+def _configured(key: str, value: Any) -> tuple[str, ...]:
+    """Return the tokens that vLLM makes of one entry of its config file."""
     if isinstance(value, bool):
-        return Given(name if value else f"no-{name}", (), ())
-    values = (
-        tuple(map(str, value))
-        if isinstance(value, list)
-        else (json.dumps(value) if isinstance(value, dict) else str(value),)
-    )
-    return Given(name, values, ())
+        return (f"--{key}" if value else f"--no-{key}",)
+    if isinstance(value, list):
+        return (f"--{key}", *map(str, value)) if value else ()
+    return (f"--{key}", json.dumps(value) if isinstance(value, dict) else str(value))
 
 
 def _pins(options: Sequence[Given]) -> tuple[Settings, frozenset[str]]:
     values: dict[str, Any] = {}
     pins: set[str] = set()
-    for option in options:
+    for option in map(_meant, options):
         name = PINNING.get(option.name)
-        if name is None:
+        if name is None or (option.name == "load-format" and option.value not in _OWN_WEIGHTS):
             continue
         pins.add(name)
         values.update(_pinned_value(name, option))
@@ -195,33 +207,61 @@ def _pins(options: Sequence[Given]) -> tuple[Settings, frozenset[str]]:
     return Settings(**values), frozenset(pins)
 
 
+def _meant(option: Given) -> Given:
+    """Resolve an abbreviation that is ambiguous among all releases' options but can pin one field only."""
+    if option.name in engine_options().arity or not option.tokens[:1] or not option.tokens[0].startswith("--"):
+        return option
+    names = [name for name in PINNING if name.startswith(option.name)]
+    fields = {PINNING[name] for name in names}
+    return Given(names[0], option.values, option.tokens) if len(fields) == 1 else option
+
+
 def _pinned_value(name: str, option: Given) -> dict[str, Any]:
     """Return the value a pin carries; {} where the option pins a field without naming its value."""
     if name == "enforce_eager":
         return {name: option.name == "enforce-eager"}
-    if name == "model" or option.name == "quantization-config" or not option.values:
+    if name == "model" or option.name in ("quantization-config", "load-format") or not option.values:
         return {}
     try:
         if name == "gpu_memory_utilization":
             return {} if option.name.startswith("kv-") else {name: _share(option)}
+        if name == "max_model_len" and option.value in ("auto", "-1"):
+            return {name: AUTO}
         if name in _COUNTS:
-            return {name: AUTO if option.value in ("auto", "-1") else parse_count(option.value)}
+            return {name: _at_least_1(parse_count(option.value))}
         if name == "max_num_seqs":
-            return {name: int(option.value)}
+            return {name: _at_least_1(_whole(option.value))}
         if option.name == "cudagraph-capture-sizes":
-            return {name: tuple(int(value) for value in option.values)}
+            return {name: tuple(_whole(value) for value in option.values)}
     except ValueError as error:
         raise WishError(
-            f"--{option.name} {option.value}: {error}", hint="see the engine's --help for its values"
+            f"--{option.name} {option.value}: {error}", hint="correct the value; the engine would refuse it too"
         ) from error
     return {name: option.value} if name == "quantization" else {}
 
 
 def _share(option: Given) -> float:
-    share = float(option.value)
+    try:
+        share = float(option.value.removesuffix("%"))
+    except ValueError:
+        raise ValueError("it must be a share of the card's memory, such as 0.9") from None
+    if option.value.endswith("%") or 1 < share <= 100:
+        raise ValueError(f"it is a share of the card's memory, not per cent: write {share / 100:g}")
     if not 0 < share <= 1:
         raise ValueError("it is a share of the card's memory, above 0 and at most 1")
     return share
+
+
+def _whole(text: str) -> int:
+    if not re.fullmatch(r"[+-]?\d+", text.strip()):
+        raise ValueError("it must be a whole number")
+    return int(text)
+
+
+def _at_least_1(count: int) -> int:
+    if count < 1:
+        raise ValueError("it must be at least 1")
+    return count
 
 
 def _refuse_contradictions(pinned: Settings, pins: frozenset[str], limits: Limits, options: Sequence[Given]) -> None:
@@ -233,7 +273,17 @@ def _refuse_contradictions(pinned: Settings, pins: frozenset[str], limits: Limit
     if limits.memory_bytes is not None and "gpu_memory_utilization" in pins:
         name = next(o.name for o in options if PINNING.get(o.name) == "gpu_memory_utilization")
         raise WishError(f"--memory and --{name} both set the engine's memory", hint="give one of the two")
-    length = pinned.max_model_len
+    seqs, length = pinned.max_num_seqs, pinned.max_model_len
+    if seqs is not None and seqs < limits.concurrency:
+        raise WishError(
+            f"--concurrency {limits.concurrency} is above --max-num-seqs {seqs}",
+            hint="that many requests are never served at once; raise --max-num-seqs or drop one of the two",
+        )
+    if length == AUTO and limits.max_context is not None:
+        raise WishError(
+            f"--max-model-len auto has no cap and --max-context {limits.max_context} is one",
+            hint="drop --max-model-len auto: autolaunch fits the context itself, up to --max-context",
+        )
     if length is None or length == AUTO:
         return
     if limits.max_context is not None and length > limits.max_context:
@@ -278,41 +328,3 @@ def _cards(options: Sequence[Given]) -> int:
         value = (_values(options, name) or ("1",))[-1]
         cards *= int(value) if value.isdigit() else 1  # the engine says what is wrong with another value
     return max(1, cards)
-
-
-_SECRET_OPTION = re.compile(r"(^|-)(api-key|key|token|secret|password|passwd|credentials?)s?$")
-_SECRET_VARIABLE = re.compile(
-    r"(^|_)(API_?KEY|ACCESS_KEY|TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIALS?)(_|$)", re.IGNORECASE
-)
-_SECRET_SHAPE = re.compile(
-    r"\b(?:hf_[A-Za-z0-9]{8,}|sk-[A-Za-z0-9_-]{8,}|gh[pousr]_[A-Za-z0-9]{16,}|AKIA[A-Z0-9]{12,})"
-)
-_USERINFO = re.compile(r"(?<=://)[^/\s:@]*:([^/\s@]+)(?=@)")
-_JSON_SECRET = re.compile(r'"[^"]*(?:key|token|secret|password)"\s*:\s*"([^"]+)"', re.IGNORECASE)
-_NOT_SECRET = re.compile(r"\d{1,6}|true|false|none|auto|null", re.IGNORECASE)
-
-
-def secrets(options: Sequence[Given], environment: Mapping[str, str]) -> tuple[str, ...]:
-    """Return every value that must never be shown, longest first.
-
-    Values of options and variables whose names say key, token, secret or password, values shaped like known
-    tokens wherever they stand, passwords in URLs, and secrets inside JSON values.
-    """
-    found: set[str] = set()
-    for option in options:
-        if _SECRET_OPTION.search(option.name) and not option.name.startswith("max-"):
-            found.update(option.values)
-        for value in option.values:
-            found.update(_SECRET_SHAPE.findall(value), _USERINFO.findall(value), _JSON_SECRET.findall(value))
-    for name, value in environment.items():
-        if _SECRET_VARIABLE.search(name):
-            found.add(value)
-    usable = {value for value in found if len(value) >= 3 and not _NOT_SECRET.fullmatch(value)}
-    return tuple(sorted(usable, key=lambda value: (-len(value), value)))
-
-
-def redact(text: str, hidden: Sequence[str]) -> str:
-    """Return the text with every secret replaced by `***`."""
-    for secret in hidden:
-        text = text.replace(secret, "***")
-    return _SECRET_SHAPE.sub("***", text)

@@ -1,0 +1,94 @@
+"""Which words of a command line, an environment or a log must never be shown, and how they are hidden.
+
+Pure. Two kinds of secret, because hiding has a price: a secret that nobody would guess is replaced wherever it
+stands, also inside other words and in the engine's whole output. One that is a plain word or a short one
+("EMPTY", "token", "1234", all of them common as --api-key) protects nothing, and hiding it everywhere would
+turn log lines such as "even a single token" into stars and blind the diagnosis: it is hidden where it stands
+as the value of its option, and nowhere else. Numbers and truth values are no secrets, whatever the variable
+that holds them is called, nor are the places of files (MAX_TOKENS=8192, HF_TOKEN_PATH=/root/token).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+
+from autolaunch.arguments import Given, walk
+
+STARS = "***"
+
+_SECRET_OPTION = re.compile(
+    r"(?:^|-)(?:api-?key|access-key|secret|secret-key|password|passwd|credentials?|(?:hf|auth|access|bearer)-token)s?$"
+)
+_SECRET_VARIABLE = re.compile(
+    r"(?:^|_)(?:API_?KEY|ACCESS_KEY|PRIVATE_KEY|KEY|TOKEN|SECRET|PASSWORD|PASSWD|PASS|CREDENTIALS?)S?(?:_ID)?$"
+    r"|(?:^|_)(?:API_?KEY|SECRET|PASSWORD)_",
+    re.IGNORECASE,
+)
+_SHAPE = re.compile(
+    r"\b(?:hf_[A-Za-z0-9]{8,}|sk-[A-Za-z0-9_-]{8,}|gh[pousr]_[A-Za-z0-9]{16,}|glpat-[A-Za-z0-9_-]{16,}"
+    r"|AKIA[A-Z0-9]{12,})"
+)
+_USERINFO = re.compile(r"(?<=://)([^/\s:@'\"]*):([^/\s@'\"]+)(?=@)")
+_IN_JSON = re.compile(r'"[^"]*(?:key|token|secret|password)"\s*:\s*"([^"]+)"', re.IGNORECASE)
+_ASSIGNED = re.compile(r"(?:^|\s)(?:--)?([A-Za-z_][A-Za-z0-9_-]*)=(\S+)")
+_PLACE = re.compile(r"_(?:FILE|PATH|DIR)$", re.IGNORECASE)
+_PLAIN = re.compile(r"[A-Za-z]{1,11}|[A-Za-z]{1,8}[-_ ][A-Za-z]{1,8}|[\d.,]+")
+_SHORTEST = 8
+
+
+def secrets_in(options: Iterable[Given], environment: Mapping[str, str]) -> tuple[str, ...]:
+    """Return every secret that is to be hidden wherever it stands, longest first.
+
+    Values of options and variables that are named like secrets, words shaped like known tokens, passwords in
+    URLs, secrets inside JSON values and in assignments such as HF_TOKEN=... within an engine's command.
+    """
+    found: set[str] = set()
+    for option in options:
+        if is_secret_option(option.name):
+            found.update(option.values)
+        for value in option.values:
+            found.update(_inside(value))
+    for name, value in environment.items():
+        if _SECRET_VARIABLE.search(name) and not _PLACE.search(name):
+            found.add(value)
+        found.update(_inside(value))
+    return tuple(sorted(filter(_unguessable, found), key=lambda value: (-len(value), value)))
+
+
+def is_secret_option(name: str) -> bool:
+    """Whether the value of an engine option is a secret by the option's canonical name."""
+    return _SECRET_OPTION.search(name) is not None
+
+
+def _inside(value: str) -> set[str]:
+    found = set(_SHAPE.findall(value)) | {password for _, password in _USERINFO.findall(value)}
+    found.update(_IN_JSON.findall(value))
+    for name, assigned in _ASSIGNED.findall(value):
+        if _SECRET_VARIABLE.search(name) or is_secret_option(name):
+            found.add(assigned)
+    return found
+
+
+def _unguessable(value: str) -> bool:
+    return len(value) >= _SHORTEST and not _PLAIN.fullmatch(value)
+
+
+def redact(text: str, hidden: Sequence[str]) -> str:
+    """Return the text without any of `hidden`, words shaped like tokens and passwords in URLs."""
+    for secret in hidden:
+        text = text.replace(secret, STARS)
+    return _USERINFO.sub(rf"\1:{STARS}", _SHAPE.sub(STARS, text))
+
+
+def redact_argv(argv: Sequence[str], hidden: Sequence[str]) -> tuple[str, ...]:
+    """Return a command line as it may be shown: the values of secret options hidden, however short they are."""
+    shown = [redact(word, hidden) for word in argv]
+    for begin, end, option in walk(argv):
+        if not is_secret_option(option.name):
+            continue
+        if "=" in argv[begin]:
+            shown[begin] = argv[begin].split("=", 1)[0] + "=" + STARS
+        for index in range(begin + 1, end):
+            shown[index] = STARS
+    return tuple(shown)

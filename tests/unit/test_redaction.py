@@ -1,0 +1,95 @@
+"""What must never be shown, and what must not turn a log into stars."""
+
+from __future__ import annotations
+
+import pytest
+
+from autolaunch.arguments import given
+from autolaunch.redaction import is_secret_option, redact, redact_argv, secrets_in
+
+
+@pytest.mark.parametrize(
+    ("line", "environment", "found"),
+    [
+        ("--api-key sk-0123456789", {}, {"sk-0123456789"}),
+        ("--api-key one-long-key1 another-key-2", {}, {"one-long-key1", "another-key-2"}),
+        ("--hf-token hf_abcdefgh1", {}, {"hf_abcdefgh1"}),
+        ("--chat-template hf_abcdefgh1", {}, {"hf_abcdefgh1"}),
+        ("", {"HF_TOKEN": "hf_abcdefgh1"}, {"hf_abcdefgh1"}),
+        ("", {"VLLM_API_KEY": "c0rrect-horse"}, {"c0rrect-horse"}),
+        ("", {"AUTOLAUNCH_API_KEY": "c0rrect-horse"}, {"c0rrect-horse"}),
+        ("", {"AUTOLAUNCH_ENGINE": "env HF_TOKEN=secret-99 vllm serve"}, {"secret-99"}),
+        ("", {"AWS_SECRET_ACCESS_KEY": "/ab+0123456789"}, {"/ab+0123456789"}),
+        ("", {"AWS_ACCESS_KEY_ID": "AKIA0123456789AB"}, {"AKIA0123456789AB"}),
+        ("", {"HTTPS_PROXY": "http://me:pa55w0rd!@proxy:3128"}, {"pa55w0rd!"}),
+        ("--otlp-traces-endpoint http://me:pa55w0rd!@host", {}, {"pa55w0rd!"}),
+        ('--kv-transfer-config {"auth_token":"abc-123-xyz"}', {}, {"abc-123-xyz"}),
+        ("--api-key EMPTY", {}, set()),
+        ("--api-key token", {}, set()),
+        ("--api-key 1234", {}, set()),
+        ("--api-key lm-studio", {}, set()),
+        ("--max-num-batched-tokens 8192", {}, set()),
+        ("--tokenizer org/name-of-it", {}, set()),
+        ("", {"TOKENIZERS_PARALLELISM": "false"}, set()),
+        ("", {"MAX_TOKENS": "81920000"}, set()),
+        ("", {"HF_TOKEN_PATH": "/root/.cache/token"}, set()),
+        ("", {"API_KEY_FILE": "/run/secrets/key"}, set()),
+        ("", {"HF_TOKEN": ""}, set()),
+        ("", {"PATH": "/usr/bin:/usr/local/bin", "KEYBOARD": "qwertz-layout-1"}, set()),
+    ],
+)
+def test_only_what_nobody_would_guess_is_hidden_everywhere(
+    line: str, environment: dict[str, str], found: set[str]
+) -> None:
+    assert set(secrets_in(given(line.split()), environment)) == found
+
+
+def test_the_longest_secret_is_hidden_first_so_that_no_tail_is_left() -> None:
+    hidden = secrets_in((), {"A_TOKEN": "abcdef-12", "B_TOKEN": "abcdef-123456"})
+    assert hidden == ("abcdef-123456", "abcdef-12")
+    assert redact("x abcdef-123456 y abcdef-12 z", hidden) == "x *** y *** z"
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("even a single token", "even a single token"),
+        ("loading with hf_abcdefgh123", "loading with ***"),
+        ("http://me:secret@host/x", "http://me:***@host/x"),
+        ("key sk-proj-abcdefgh", "key ***"),
+        ("task-oriented risk-averse", "task-oriented risk-averse"),
+        ("ghp_0123456789abcdef0", "***"),
+    ],
+)
+def test_known_shapes_are_hidden_without_being_told(text: str, shown: str) -> None:
+    assert redact(text, ()) == shown
+
+
+@pytest.mark.parametrize(
+    ("line", "shown"),
+    [
+        ("vllm serve m --api-key EMPTY", "vllm serve m --api-key ***"),
+        ("vllm serve m --api_key a b --port 1", "vllm serve m --api_key *** *** --port 1"),
+        ("vllm serve m --api-key=EMPTY", "vllm serve m --api-key=***"),
+        ("vllm serve m --hf-token --port 1", "vllm serve m --hf-token --port 1"),
+        ("vllm serve EMPTY --max-num-batched-tokens 8192", "vllm serve EMPTY --max-num-batched-tokens 8192"),
+        ("vllm serve m --served-model-name longsecret-1", "vllm serve m --served-model-name ***"),
+    ],
+)
+def test_a_shown_command_line_hides_the_values_of_secret_options_however_short(line: str, shown: str) -> None:
+    assert redact_argv(line.split(), ("longsecret-1",)) == tuple(shown.split())
+
+
+@pytest.mark.parametrize(
+    ("name", "secret"),
+    [
+        ("api-key", True),
+        ("hf-token", True),
+        ("tokenizer", False),
+        ("max-num-batched-tokens", False),
+        ("num-speculative-tokens", False),
+        ("ssl-keyfile", False),
+    ],
+)
+def test_options_are_secret_by_their_whole_name(name: str, secret: bool) -> None:
+    assert is_secret_option(name) is secret
