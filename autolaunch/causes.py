@@ -139,6 +139,9 @@ ALLOCATION_RULES: tuple[Rule, ...] = (
 
 MEMORY_RULES: tuple[Rule, ...] = HOST_RULES + PHASE_RULES + ALLOCATION_RULES
 
+COMPILING = any_of("failed to run autotuning code block | inductorerror")
+"""An allocation failure of the compiler itself (vLLM 0.24: trial copies of weights), whatever called it."""
+
 KIND_PHASE = {
     Kind.FREE_MEMORY_LOW: Phase.INIT,
     Kind.WEIGHTS_OOM: Phase.LOAD,

@@ -21,7 +21,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from autolaunch.advice import advice
-from autolaunch.causes import KILLED, OOM_OF_PHASE, PHASE_RULES, Weight
+from autolaunch.causes import COMPILING, KILLED, OOM_OF_PHASE, PHASE_RULES, Weight
 from autolaunch.crashes import RULES
 from autolaunch.failure import MEMORY_KINDS, Failure, Kind, Phase
 from autolaunch.figures import Effective, learn
@@ -284,6 +284,8 @@ class Scanner:
         start = self._start
         if start.ready:
             return Kind.RUNTIME_OOM
+        if any(text in line.low for text in COMPILING):
+            return Kind.GRAPH_OOM  # within the profile run, and no matter of how much is run
         own = start.traceback(line)
         kind = own.oom_kind(start.phase) or OOM_OF_PHASE.get(start.phase)
         if kind is None and own.line_number == 0 and self._excerpt:  # a line that lost its prefix
