@@ -22,6 +22,11 @@ LONG_LINE_BYTES = 1 << 16
 KEPT_END_BYTES = 1 << 13
 """Longer than any secret, so that none is ever cut in two by the writing of half a line."""
 
+DULL_SHAPES = 1024
+"""How many shapes of lines (each digit a 0) are remembered to be of no interest: a flood repeats a few."""
+
+_SHAPE = bytes.maketrans(b"123456789", b"000000000")
+
 
 class Output:
     """One attempt's output on its way to the log file, the scanner and perhaps the terminal.
@@ -46,6 +51,7 @@ class Output:
         self._carry = b""
         self._line = b""
         self._head = b""
+        self._dull: set[bytes] = set()
         self._judging = True
         self._patience_s = PATIENCE_S
 
@@ -113,11 +119,31 @@ class Output:
             self._head = self._head or line[:KEPT_END_BYTES]
             line = line[-KEPT_END_BYTES:]
         self._line = line
-        if not interesting(whole):
-            self.scanner.skip(whole.count(b"\n"))
+        if whole:
+            self._judge(whole[:-1])
+
+    def _judge(self, lines: bytes) -> None:
+        """Feed the scanner the lines that may matter to it and skip the rest, told apart by their shapes."""
+        shapes = lines.translate(_SHAPE).split(b"\n")
+        wanted = {shape for shape in set(shapes) - self._dull if self._matters(shape)}
+        if not wanted:
+            self.scanner.skip(len(shapes))
             return
-        for text in whole.removesuffix(b"\n").split(b"\n"):
-            self.scanner.feed(text.decode("utf-8", "replace"))
+        for shape, line in zip(shapes, lines.split(b"\n"), strict=True):
+            if shape in wanted:
+                self.scanner.feed(line.decode("utf-8", "replace"))
+            else:
+                self.scanner.skip(1)
+
+    def _matters(self, shape: bytes) -> bool:
+        """Whether the scanner may care about the lines of a new shape: no trigger of its holds a digit."""
+        if interesting(shape):
+            return True
+        if len(self._dull) >= DULL_SHAPES:
+            self._dull.clear()
+        if len(shape) <= KEPT_END_BYTES:
+            self._dull.add(shape)
+        return False
 
 
 def _spellings(hidden: Sequence[str]) -> list[bytes]:

@@ -26,6 +26,8 @@ CHECKOUT = Path(__file__).resolve().parent.parent
 AUTOLAUNCH = [sys.executable, "-m", "autolaunch"]
 FAKE_ENGINE = f"{shlex.quote(sys.executable)} -S {shlex.quote(str(CHECKOUT / 'tests' / 'fake_engine'))}"
 OUTPUT_BYTES = 200_000_000
+COPY = ["/bin/cat"]
+READ_LINES = [sys.executable, "-c", "import sys\nfor line in sys.stdin.buffer: sys.stdout.buffer.write(line)"]
 
 
 def free_port() -> int:
@@ -122,17 +124,19 @@ def fake_command(folder: str) -> list[str]:
 
 def output(runs: int) -> None:
     """The supervisor's memory, and what 200 MB of output cost it against a plain reader."""
-    peaks, ours, plain = [], [], []
+    peaks, ours, copied, read = [], [], [], []
     for _ in range(runs):
         quiet, _ = supervised(0)
         loud, peak = supervised(OUTPUT_BYTES)
         ours.append(loud - quiet)
         peaks.append(peak)
-        plain.append(read_by_cat(OUTPUT_BYTES) - read_by_cat(0))
+        copied.append(read_by(COPY, OUTPUT_BYTES) - read_by(COPY, 0))
+        read.append(read_by(READ_LINES, OUTPUT_BYTES) - read_by(READ_LINES, 0))
     row("supervisor's peak memory after 200 MB of output", peaks, "MiB", "under 50")
     row("seconds that 200 MB add to a start under autolaunch", ours, "s")
-    row("seconds that they add when `cat >file` reads them", plain, "s")
-    row("ratio", [a / b for a, b in zip(ours, plain, strict=True)], "")
+    row("seconds that they add when Python reads line by line", read, "s")
+    row("seconds that they add when `cat >file` copies them", copied, "s")
+    row("ratio to reading line by line", [a / b for a, b in zip(ours, read, strict=True)], "", "at most 1")
 
 
 def spamming(folder: str, amount: int) -> dict[str, str]:
@@ -158,8 +162,8 @@ def supervised(amount: int) -> tuple[float, float]:
         return taken, peak
 
 
-def read_by_cat(amount: int) -> float:
-    """Return the seconds until the same engine is ready when `cat` reads its output."""
+def read_by(reader: Sequence[str], amount: int) -> float:
+    """Return the seconds until the same engine is ready when a plain reader takes its output into a file."""
     with tempfile.TemporaryDirectory() as name:
         command = [*shlex.split(FAKE_ENGINE), "--model", "m", "--port", str(free_port())]
         began = time.monotonic()
@@ -168,7 +172,7 @@ def read_by_cat(amount: int) -> float:
             subprocess.Popen(
                 command, env=spamming(name, amount), stdout=subprocess.PIPE, stderr=subprocess.STDOUT
             ) as engine,
-            subprocess.Popen(["/bin/cat"], stdin=engine.stdout, stdout=log),
+            subprocess.Popen(reader, stdin=engine.stdout, stdout=log),
         ):
             until_ready(name)
             taken = time.monotonic() - began

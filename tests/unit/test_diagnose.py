@@ -10,6 +10,7 @@ import pytest
 
 from autolaunch.diagnose import Effective, Scanner, diagnose, diagnose_lines, to_json
 from autolaunch.failure import NUMBER_NAMES, Failure, Kind, Phase
+from autolaunch.progress import TRIGGERS
 
 DATA = Path(__file__).resolve().parent.parent / "data"
 LOGS = DATA / "engine_logs"
@@ -342,3 +343,8 @@ def test_progress_as_far_as_the_cache_proves_that_a_stray_exception_was_caught()
     assert fed(LOADING, stray, cache, KV_NONE).conclude(1).kind is Kind.KV_NONE
     assert fed(LOADING, stray, cache).conclude(1).kind is Kind.UNKNOWN
     assert fed(LOADING, CRASH, cache).conclude(1).kind is Kind.OTHER_CRASH
+
+
+def test_no_trigger_holds_a_digit() -> None:
+    """`output` judges the shape of a line, in which every digit is a 0, once for all lines of that shape."""
+    assert [trigger for trigger in TRIGGERS if any(letter.isdigit() for letter in trigger)] == []
