@@ -6,13 +6,20 @@ Pure: returns text, styled by name only; printing it is `talk`'s. Readable witho
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from autolaunch import record
+from autolaunch.advice import advice
 from autolaunch.failure import Failure, Kind
 from autolaunch.settings import Settings, changes, show
+
+if sys.version_info >= (3, 11):
+    from typing import assert_never
+else:
+    from typing_extensions import assert_never
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +31,8 @@ class Scene:
     pins: frozenset[str] = frozenset()
     model: str = ""
 
+
+_SWITCH = {"True": "on", "False": "off"}
 
 Line = tuple[str, str]
 """A style's name ("", "good", "bad", "step", "dim") and the text."""
@@ -43,6 +52,7 @@ def narrate(event: record.Event, scene: Scene, command: Sequence[str] = ()) -> l
             return [
                 ("bad", f"  failed after {_span(seconds)}: {failure.kind}"),
                 *_indented(describe(failure)),
+                *_hints(failure),
             ]
         case record.Stepped(rung, why, made):
             if not made:
@@ -50,8 +60,8 @@ def narrate(event: record.Event, scene: Scene, command: Sequence[str] = ()) -> l
             return [("step", f"  -> {rung}: {', '.join(map(str, made))}"), ("", f"     why: {why}")]
         case record.CameUp():
             return _came_up(event, scene, command)
-        case record.Crashed() if event.event == "restarting":
-            return [("step", f"starting again after {event.wait_seconds:g} s, same settings")]
+        case record.Restarting(_, wait_seconds):
+            return [("step", f"starting again after {wait_seconds:g} s, same settings")]
         case record.Crashed(failure, _):
             return [("bad", f"the engine died in service: {failure.kind}"), *_indented(describe(failure))]
         case record.Gave(why, closest):
@@ -60,7 +70,12 @@ def narrate(event: record.Event, scene: Scene, command: Sequence[str] = ()) -> l
         case record.Ended(reason, exit_code):
             return _ended(reason, exit_code)
         case _:
-            raise AssertionError(event)
+            assert_never(event)
+
+
+def _hints(failure: Failure) -> list[Line]:
+    """Return what the reader can do where no step will follow; a memory failure is the ladder's to answer."""
+    return [] if failure.memory else [("", f"     hint: {text}") for text in advice(failure)[:2]]
 
 
 def _ended(reason: str, exit_code: int) -> list[Line]:
@@ -106,7 +121,7 @@ def _settings(settings: Settings, pins: frozenset[str]) -> str:
     parts = []
     for change in changes(Settings(), settings):
         value = show(change.name, change.after)
-        text = "on" if value is True else ",".join(map(str, value)) if isinstance(value, list) else str(value)
+        text = ",".join(map(str, value)) if isinstance(value, list) else _SWITCH.get(str(value), str(value))
         parts.append(f"{change.name} {text}" + (" (yours)" if change.name in pins else ""))
     return ", ".join(parts) or "the engine's defaults"
 
@@ -123,28 +138,82 @@ def _indented(text: str) -> list[Line]:
 
 def describe(failure: Failure) -> str:
     """Return what happened in one sentence with both numbers, from the numbers where there are some."""
-    numbers = failure.numbers
-    match failure.kind:
-        case Kind.FREE_MEMORY_LOW if {"free_gib", "total_gib", "requested_gib"} <= set(numbers):
-            share = f" (utilization {numbers['utilization']:g})" if "utilization" in numbers else ""
-            return (
-                f"{numbers['requested_gib']:.2f} GiB were asked for{share}, {numbers['free_gib']:.2f} of "
-                f"{numbers['total_gib']:.2f} GiB are free"
-            )
-        case Kind.KV_TOO_SMALL if {"needed_kv_gib", "available_kv_gib", "max_seq_len"} <= set(numbers):
-            most = f"; {numbers['estimated_max_len']:.0f} tokens fit" if "estimated_max_len" in numbers else ""
-            return (
-                f"{numbers['max_seq_len']:.0f} tokens need {numbers['needed_kv_gib']:.2f} GiB of KV cache, "
-                f"{numbers['available_kv_gib']:.2f} GiB are there{most}"
-            )
-        case Kind.KV_TOO_SMALL if {"max_seq_len", "estimated_max_len"} <= set(numbers):
-            return (
-                f"{numbers['max_seq_len']:.0f} tokens were asked for, the KV cache holds "
-                f"{numbers['estimated_max_len']:.0f}"
-            )
-        case Kind.KV_NONE if "available_kv_gib" in numbers:
-            return f"nothing is left for the KV cache ({numbers['available_kv_gib']:.2f} GiB)"
-    if failure.memory and {"tried_to_allocate_mib", "free_gib"} <= set(numbers):
-        tried, free = numbers["tried_to_allocate_mib"], numbers["free_gib"] * 1024
-        return f"{tried:.0f} MiB were asked for, {free:.0f} MiB were free ({failure.phase} phase)"
-    return failure.line[:400]
+    said = _SENTENCES.get(failure.kind, _nothing)(failure.numbers)
+    if said is None and failure.memory:
+        said = _allocation(failure)
+    if said is not None:
+        return said
+    return failure.line if len(failure.line) <= LONGEST else failure.line[: LONGEST - 3].rstrip() + "..."
+
+
+LONGEST = 300
+"""Characters of an engine's own line that a person is shown; the log has all of it."""
+
+Numbers = Mapping[str, float]
+
+
+def _nothing(_: Numbers) -> str | None:
+    return None
+
+
+def _free_memory_low(n: Numbers) -> str | None:
+    if not {"free_gib", "total_gib", "requested_gib"} <= set(n):
+        return None
+    share = f" (utilization {n['utilization']:g})" if "utilization" in n else ""
+    return (
+        f"{n['requested_gib']:.2f} GiB were asked for{share}, {n['free_gib']:.2f} of {n['total_gib']:.2f} GiB are free"
+    )
+
+
+def _kv_too_small(n: Numbers) -> str | None:
+    if not {"max_seq_len"} <= set(n):
+        return None
+    length = f"{n['max_seq_len']:.0f} tokens"
+    fit = f"{n['estimated_max_len']:.0f}" if "estimated_max_len" in n else ""
+    if {"needed_kv_gib", "available_kv_gib"} <= set(n):
+        most = f"; {fit} tokens fit" if fit else ""
+        return (
+            f"{length} need {n['needed_kv_gib']:.2f} GiB of KV cache, {n['available_kv_gib']:.2f} GiB are there{most}"
+        )
+    return f"{length} were asked for, the KV cache holds {fit}" if fit else None
+
+
+def _kv_none(n: Numbers) -> str | None:
+    return f"nothing is left for the KV cache ({n['available_kv_gib']:.2f} GiB)" if "available_kv_gib" in n else None
+
+
+def _seqs_too_many(n: Numbers) -> str | None:
+    return (
+        f"the cache holds the state of {n['num_seqs']:.0f} sequences, more were asked for" if "num_seqs" in n else None
+    )
+
+
+def _sampler_oom(n: Numbers) -> str | None:
+    if "num_seqs" not in n:
+        return None
+    return f"the sampler's warm-up with {n['num_seqs']:.0f} sequences at once ran out of memory"
+
+
+def _ok(n: Numbers) -> str | None:
+    names = (("max_seq_len", "context {:.0f} tokens"), ("available_kv_gib", "{:.2f} GiB of KV cache"),
+             ("weights_gib", "weights {:.2f} GiB"))  # fmt: skip
+    return ", ".join(text.format(n[name]) for name, text in names if name in n) or None
+
+
+def _allocation(failure: Failure) -> str | None:
+    n = failure.numbers
+    if not {"tried_to_allocate_mib", "free_gib"} <= set(n):
+        return None
+    of = f" of {n['total_gib']:.2f} GiB" if "total_gib" in n else ""
+    tried, free = n["tried_to_allocate_mib"], n["free_gib"] * 1024
+    return f"{tried:.0f} MiB were asked for, {free:.0f} MiB{of} were free ({failure.phase} phase)"
+
+
+_SENTENCES: Mapping[Kind, Callable[[Numbers], str | None]] = {
+    Kind.FREE_MEMORY_LOW: _free_memory_low,
+    Kind.KV_TOO_SMALL: _kv_too_small,
+    Kind.KV_NONE: _kv_none,
+    Kind.SEQS_TOO_MANY: _seqs_too_many,
+    Kind.SAMPLER_OOM: _sampler_oom,
+    Kind.OK: _ok,
+}
