@@ -53,7 +53,7 @@ def find_model(name: str) -> Entry:
     if name.lower() in known:
         return known[name.lower()]
     path = Path(name).expanduser()
-    if path.is_dir():
+    if name and path.is_dir():
         if not any(path.glob("*.json")) and not any(path.glob("*.gguf")):
             raise WishError(f"the folder {name} holds no model: no config.json in it", hint="give the model's folder")
         return Entry(name=name, model=str(path))

@@ -13,7 +13,21 @@ from typing import Any
 from autolaunch.catalog import Entry
 from autolaunch.facts import Model
 
-_LENGTH_KEYS = ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length", "max_sequence_length")
+_LENGTH_KEYS = (
+    "max_position_embeddings",
+    "n_positions",
+    "max_seq_len",
+    "seq_length",
+    "model_max_length",
+    "max_target_positions",
+    "max_sequence_length",
+    "max_seq_length",
+    "seq_len",
+)
+"""Where configurations keep the longest context; vLLM takes the least of those that are there."""
+
+_UNSCALED = ("default", "llama3", "longrope", "su", "mrope")
+"""Kinds of rope scaling whose factor vLLM does not multiply into the longest context."""
 
 
 def config_file(model: str) -> Path | None:
@@ -36,17 +50,31 @@ def config_file(model: str) -> Path | None:
 
 def look_at(entry: Entry) -> Model:
     """Return what is known of a model; what no file and no catalogue says stays None."""
+    if entry.model.endswith(".gguf"):
+        return Model(entry.max_model_len, "gguf", entry.variant)
     file = config_file(entry.model)
     config = _read(file) if file else {}
     text = config.get("text_config")
     config = {**config, **text} if isinstance(text, dict) else config
-    length = next((config[key] for key in _LENGTH_KEYS if isinstance(config.get(key), int)), entry.max_model_len)
+    return Model(_length(config, entry), _quantization(config, file), entry.variant)
+
+
+def _length(config: dict[str, Any], entry: Entry) -> int | None:
+    lengths = [config[key] for key in _LENGTH_KEYS if type(config.get(key)) is int and config[key] > 0]
     scaled = config.get("rope_scaling") or config.get("rope_parameters")
-    if isinstance(scaled, dict) and scaled.get("factor"):
-        length = entry.max_model_len  # the engine works it out from the scaling; a wrong cap is worse than none
-    quantization = config.get("quantization_config")
-    method = quantization.get("quant_method", "unknown") if isinstance(quantization, dict) else None
-    return Model(max_model_len=length, quantization=method, variant=entry.variant)
+    if isinstance(scaled, dict) and scaled.get("factor", 1) != 1:
+        kind = scaled.get("rope_type") or scaled.get("type")
+        if kind not in _UNSCALED:
+            return entry.max_model_len  # the engine works it out from the scaling; a wrong cap is worse than none
+    return min(lengths, default=entry.max_model_len)
+
+
+def _quantization(config: dict[str, Any], file: Path | None) -> str | None:
+    for key in ("quantization_config", "compression_config"):
+        table = config.get(key)
+        if isinstance(table, dict):
+            return str(table.get("quant_method", "unknown"))
+    return "modelopt" if file is not None and file.with_name("hf_quant_config.json").is_file() else None
 
 
 def _read(file: Path) -> dict[str, Any]:
