@@ -78,7 +78,7 @@ def batch(_: Rung, case: Case) -> Iterator[Proposal]:
         return
     if failure.kind is Kind.GRAPH_OOM and case.before_cache:
         return  # compiling ran out of memory: its trial copies of weights do not depend on the batch
-    if failure.kind is Kind.GRAPH_OOM and not settings.enforce_eager:
+    if failure.kind is Kind.GRAPH_OOM and not settings.enforce_eager and not case.situation.engine.is_v0:
         for sizes in CAPTURE_SIZES:
             if len(sizes) < len(settings.cudagraph_capture_sizes or range(99)):
                 why = f"{len(sizes)} CUDA graphs up to batch size {sizes[-1]}"

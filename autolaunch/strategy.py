@@ -94,14 +94,19 @@ class _File:
                 hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(known)}"
                 raise self.fail(f"unknown key {key!r} in {where}", hint)
 
-    def share(self, value: Any, where: str) -> float:
+    def share(self, value: Any, where: str, *, also: str = "") -> float:
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value <= 1:
-            raise self.fail(f"{where} is {value!r}; it must be a share of memory above 0 and at most 1")
+            raise self.fail(f"{where} is {value!r}; it must be a share of memory above 0 and at most 1{also}")
         return float(value)
 
-    def count(self, value: Any, where: str) -> int:
+    def count(self, value: Any, where: str, *, also: str = "") -> int:
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise self.fail(f"{where} is {value!r}; it must be a whole number of at least 1")
+            raise self.fail(f"{where} is {value!r}; it must be a whole number of at least 1{also}")
+        return value
+
+    def text(self, value: Any, where: str) -> str:
+        if not isinstance(value, str):
+            raise self.fail(f"{where} is {value!r}; it must be a text")
         return value
 
     def choice(self, value: Any, known: tuple[str, ...], where: str) -> str:
@@ -124,7 +129,7 @@ def _rung(file: _File, table: Any, index: int) -> Rung:
     name = file.choice(table.get("name"), RUNG_NAMES, f"'name' of {where}")
     where = f"rung {name!r}"
     file.keys(table, (*_COMMON_KEYS, *_RUNG_KEYS[name]), where)
-    kinds = tuple(kind.value for kind in Kind)
+    kinds = tuple(kind.value for kind in Kind if kind is not Kind.OK)
     answers = file.items(table.get("answers"), f"'answers' of {where}")
     rung: dict[str, Any] = {
         "name": name,
@@ -176,17 +181,17 @@ def parse_strategy(name: str, text: str) -> Strategy:
         raise file.fail("has no [[rung]]")
     return Strategy(
         name=Path(name).stem,
-        description=str(table.get("description", "")),
+        description=file.text(table.get("description", ""), "'description'"),
         max_attempts=file.count(table.get("max_attempts", 8), "'max_attempts'"),
         start_utilization=None
         if utilization == "free"
-        else file.share(utilization, "'gpu_memory_utilization' of [start]"),
+        else file.share(utilization, "'gpu_memory_utilization' of [start]", also=', or "free"'),
         start_max_model_len=(
             None
             if context is None
             else AUTO
             if context == "auto"
-            else file.count(context, "'max_model_len' of [start]")
+            else file.count(context, "'max_model_len' of [start]", also=', or "auto"')
         ),
         rungs=tuple(_rung(file, rung, index) for index, rung in enumerate(rungs, 1)),
     )

@@ -1,0 +1,56 @@
+"""The core decides and does nothing else: its modules import nothing that acts, waits, guesses or logs."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[2] / "autolaunch"
+PURE = (
+    "advice", "arguments", "case", "causes", "crashes", "diagnose", "events", "facts", "failure", "figures",
+    "frames", "ladder", "logline", "machine", "narration", "phases", "progress", "record", "redaction",
+    "rungs", "settings", "share", "sizes", "start", "strategy", "verdict",
+)  # fmt: skip
+ACTING = frozenset(
+    {"os", "subprocess", "signal", "socket", "threading", "time", "random", "logging", "vllm", "torch", "asyncio"}
+)
+FILES_ARE_READ_BY = frozenset({"strategy", "arguments"})
+"""The boundary of strategy files and of the shipped option table; every other pure module reads nothing."""
+DOING = frozenset(
+    f"autolaunch.{name}"
+    for name in ("engine", "supervisor", "output", "probe", "warden", "sweep", "talk", "state", "hardware", "serving",
+                 "installation", "cli", "model", "wish")
+)  # fmt: skip
+
+
+def imported(name: str) -> set[str]:
+    """Return every module that a module imports, anywhere in it."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse((PACKAGE / f"{name}.py").read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            found.add(node.module or "")
+            found.update(f"{node.module}.{alias.name}" for alias in node.names)
+    return found
+
+
+@pytest.mark.parametrize("name", PURE)
+def test_a_pure_module_imports_nothing_that_acts(name: str) -> None:
+    modules = imported(name)
+    assert not {module.split(".")[0] for module in modules} & ACTING
+    assert not modules & DOING, "I/O imports pure, never the reverse"
+    if name not in FILES_ARE_READ_BY:
+        assert "pathlib" not in modules
+
+
+@pytest.mark.parametrize("name", PURE)
+def test_a_pure_module_says_what_it_owns(name: str) -> None:
+    assert ast.get_docstring(ast.parse((PACKAGE / f"{name}.py").read_text(encoding="utf-8")))
+
+
+def test_no_module_imports_vllm_or_torch() -> None:
+    for path in PACKAGE.glob("*.py"):
+        assert not {module.split(".")[0] for module in imported(path.stem)} & {"vllm", "torch"}, path.name
