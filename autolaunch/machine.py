@@ -12,7 +12,8 @@ The rules, in words:
   skips the grace.
 - No start follows before the engine's memory was waited for, after a crash as after a failed start.
 - Ties: events of an earlier attempt are dropped; in Stopping only TreeGone, signals and the deadline count, so a
-  late cause, exit or probe changes nothing; the suspect that was seen wins over the exit that follows it.
+  late cause, exit or probe changes nothing; the suspect that was seen wins over the exit that follows it. A
+  launch that the host refused just after a signal is a tree that is gone.
 
 Phases and moves (docs/how-it-works.md draws them from `MOVES`):
 IDLE launches; STARTING becomes READY, or STOPPING; READY becomes STOPPING; STOPPING becomes STARTING (a step),
@@ -298,7 +299,10 @@ def _stopping(state: Stopping, event: Event, now: float) -> Move:
                 return state, ()
             situation = replace(run.situation, device=device)
             return _go_on(replace(run, situation=situation), state.aim, now)
-        case Begun() | LaunchFailed() | Stirred() | CacheSized() | CauseSeen() | ProbePassed() | ProbeFailed():
+        case LaunchFailed():
+            # only a wish to stop can come before a refusal: nothing was started, so nothing is waited for
+            return _go_on(run, state.aim, now) if isinstance(state.aim, ToEnd) else (state, ())
+        case Begun() | Stirred() | CacheSized() | CauseSeen() | ProbePassed() | ProbeFailed():
             return state, ()
         case _:
             assert_never(event)

@@ -116,8 +116,8 @@ class Supervisor:
             case machine.Launch():
                 self._launch(effect)
             case machine.Signal(_, force):
-                assert self._engine is not None
-                self._engine.signal(force)
+                if self._engine is not None:  # a launch that the host refused left none
+                    self._engine.signal(force)
             case machine.AwaitRelease(attempt):
                 self._thread(lambda: self._await_release(attempt))
             case machine.Tell(event):
@@ -136,7 +136,7 @@ class Supervisor:
         job, attempt = self.job, launch.attempt
         argv = self.argv(launch.settings)
         told = record.Attempted(attempt, launch.rung, self.shown_argv(launch.settings), launch.settings)
-        output = None
+        output = self._engine = None
         try:
             refuse_taken_port(job.wish.address)
             output = Output(self._log(attempt), Scanner(), hidden=job.wish.secrets, echo=job.echo, warn=job.warn)

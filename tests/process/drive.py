@@ -3,7 +3,8 @@
 `python -m tests.process.drive` takes autolaunch's command line;
 AUTOLAUNCH_DRIVE is JSON: `policy` replaces defaults of machine.Policy, `supervisor` constants of that module,
 `free_gib` makes every measurement after the first see a card with so much free memory (the first: 20 of 24 GiB),
-`slow_start_s` lets the preparation of the run take that long.
+`slow_start_s` lets the preparation of the run take that long,
+`refuse_launch` refuses that launch of the run, after a SIGTERM came while it was tried.
 """
 
 from __future__ import annotations
@@ -11,11 +12,13 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import signal
 import time
 from functools import partial
 from typing import Any
 
 from autolaunch import __main__, facts, hardware, machine, supervisor
+from autolaunch.errors import HostError
 
 GIB = 1 << 30
 
@@ -41,6 +44,18 @@ def change(wanted: dict[str, Any]) -> None:
             return measure(*args, **named)
 
         hardware.measure = slowly
+    if "refuse_launch" in wanted:
+        calls = iter(range(100))  # the first is the check before the run
+        refuse = supervisor.refuse_taken_port
+
+        def refuse_one(address: Any) -> None:
+            if next(calls) == wanted["refuse_launch"]:
+                os.kill(os.getpid(), signal.SIGTERM)
+                time.sleep(0.05)  # the handler has run, the event is queued
+                raise HostError("the port is taken")
+            refuse(address)
+
+        supervisor.refuse_taken_port = refuse_one
 
 
 if __name__ == "__main__":

@@ -87,6 +87,17 @@ def test_a_signal_while_memory_is_awaited_ends_at_once(stage: Stage) -> None:
     assert len(leftovers.starts(stage.folder)) == 1
 
 
+@pytest.mark.parametrize("launch", [1, 2])
+def test_a_signal_during_a_launch_that_the_host_refuses_ends_in_zero_at_once(stage: Stage, launch: int) -> None:
+    """The first launch once ended in a traceback, a later one after 22 s with 5: no engine's end ever came."""
+    stage.environment["AUTOLAUNCH_DRIVE"] = json.dumps({"refuse_launch": launch})
+    stage.play(Outcome(kind="kv_too_small"), ok())
+    since = time.monotonic()
+    stopped_as_asked(stage, stage.launch(module="tests.process.drive"), signal.SIGTERM)
+    assert time.monotonic() - since < 10
+    assert len(leftovers.starts(stage.folder)) == launch - 1
+
+
 def test_a_signal_during_backoff_ends_at_once(stage: Stage) -> None:
     stage.environment["AUTOLAUNCH_DRIVE"] = json.dumps({"policy": {"restart_wait_s": 60}})
     stage.play(ok())

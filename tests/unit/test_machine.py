@@ -173,11 +173,13 @@ MOVED: dict[tuple[str, str], tuple[State, tuple[Effect, ...]]] = {
     ("STOP_RESTART", "TreeGone"): (replace(RESTARTING, deadline=NOW + POLICY.kill_wait_s), (AwaitRelease(1),)),
     ("STOP_RESTART", "SignalReceived"): (stopping(ToEnd("SIGINT", ExitCode.STOPPED)), ()),
     ("STOP_END", "EngineExited"): (stopping(TO_END, deadline=NOW + 0.4), ()),
+    ("STOP_END", "LaunchFailed"): ended("SIGTERM", ExitCode.STOPPED),
     ("STOP_END", "TreeGone"): ended("SIGTERM", ExitCode.STOPPED),
     ("STOP_END", "SignalReceived"): (
         stopping(TO_END, Force.KILL, NOW + POLICY.kill_wait_s),
         (Signal(1, Force.KILL),),
     ),
+    ("KILLING", "LaunchFailed"): ended("SIGTERM", ExitCode.STOPPED),
     ("KILLING", "TreeGone"): ended("SIGTERM", ExitCode.STOPPED),
     ("RELEASING", "SignalReceived"): ended("SIGINT", ExitCode.STOPPED),
     ("RESTARTING", "MemorySettled"): (Backoff(RUN, CRASH, 2.0, NOW + 2.0), ()),
