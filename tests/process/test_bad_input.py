@@ -17,6 +17,18 @@ from tests.process.stage import ENGINE, Result, Stage, ok
 pytestmark = [pytest.mark.process, pytest.mark.timeout(60)]
 
 
+WITHOUT_VLLM = """
+from importlib import metadata
+real = metadata.version
+def version(name):
+    if name.startswith("vllm"):
+        raise metadata.PackageNotFoundError(name)
+    return real(name)
+metadata.version = version
+"""
+"""A sitecustomize.py that hides the vLLM that may be installed beside these tests."""
+
+
 def complain(stage: Stage, *words: str, code: int, environment: Mapping[str, str] | None = None) -> str:
     """Run autolaunch with these words; return its message, which must be one with a hint."""
     stage.environment |= environment or {}
@@ -99,9 +111,10 @@ def test_an_unreadable_config_file_is_said(stage: Stage) -> None:
 # --- the host
 
 
-def test_a_host_without_vllm_is_said(stage: Stage) -> None:
+def test_a_host_without_vllm_is_said(stage: Stage, tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text(WITHOUT_VLLM, encoding="utf-8")
     words = ["glm-4-9b", "--port", str(stage.port), "--state-dir", str(stage.state)]
-    said = complain(stage, *words, code=5, environment={"PATH": ""})
+    said = complain(stage, *words, code=5, environment={"PATH": "", "PYTHONPATH": str(tmp_path)})
     assert "no vLLM was found" in said
     assert "--engine" in said
 
