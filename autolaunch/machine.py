@@ -384,7 +384,7 @@ def _give_up(run: Run, failure: Failure, answer: Step | Exhausted) -> Move:
         why, closest = (answer.why, answer.closest) if isinstance(answer, Exhausted) else (str(failure.kind), ())
         told = (Tell(record.Gave(why, closest)), Tell(record.Ended("exhausted", ExitCode.NOTHING_FITS)))
         return ExhaustedEnd(), (*told, Finish(ExitCode.NOTHING_FITS))
-    return _end(str(failure.kind), exit_code_of(failure, run.policy.pinned_words))
+    return _end(str(failure.kind), exit_code_of(failure, run.policy.options))
 
 
 def _backoff(state: Backoff, event: Event, now: float) -> Move:

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
 
+from autolaunch.arguments import Given
 from autolaunch.errors import ExitCode
 from autolaunch.facts import Situation
 from autolaunch.failure import Failure
@@ -20,8 +21,8 @@ from autolaunch.ladder import Climb
 class Policy:
     """The bounds of a run; seconds throughout.
 
-    `pinned_words` are the options the user gave to the engine: a configuration error that names one of them is
-    the user's to mend.
+    `options` are those the user gave to the engine: a configuration error that names one of them is the user's to
+    mend.
     """
 
     max_attempts: int = 8
@@ -39,7 +40,7 @@ class Policy:
     restart_wait_most_s: float = 60.0
     check: bool = False
     url: str = ""
-    pinned_words: tuple[str, ...] = ()
+    options: tuple[Given, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

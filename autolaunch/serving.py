@@ -13,13 +13,14 @@ from io import FileIO
 from pathlib import Path
 
 from autolaunch import __version__, hardware, ladder, machine, record
+from autolaunch.arguments import given
+from autolaunch.case import Limits
 from autolaunch.catalog import find_model
 from autolaunch.errors import ExitCode, HostError, WishError
 from autolaunch.facts import DeviceKind, Situation
 from autolaunch.installation import Installation, find_engine
 from autolaunch.model import look_at
 from autolaunch.narration import Scene
-from autolaunch.rungs import Limits
 from autolaunch.settings import Settings
 from autolaunch.sizes import gib
 from autolaunch.state import new_run
@@ -103,14 +104,13 @@ def _run(wish: Wish, strategy: Strategy, installation: Installation, options: Op
         )
     situation = Situation(device, installation.engine, look_at(find_model(wish.model)))
     climb = ladder.begin(strategy, wish.limits, wish.pinned, pins=wish.pins, situation=situation)
-    words = (word for word in wish.engine_args if word.startswith("--"))
     policy = machine.Policy(
         max_attempts=options.max_attempts or strategy.max_attempts,
         start_timeout_s=options.start_timeout,
         stall_timeout_s=options.stall_timeout,
         check=options.check,
         url=wish.address.url,
-        pinned_words=tuple(word.lstrip("-").split("=")[0].replace("_", "-") for word in words),
+        options=given(wish.engine_args),
     )
     return machine.Run(policy, climb, situation)
 

@@ -6,9 +6,11 @@ Pure. The diagnosis of the output is `diagnose`'s, what follows from a verdict `
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+from autolaunch.arguments import Given
 from autolaunch.errors import ExitCode
 from autolaunch.failure import Failure, Kind, Phase
 from autolaunch.figures import Effective
@@ -31,10 +33,10 @@ def died_in_service(failure: Failure, code: int) -> Failure:
     )
 
 
-def exit_code_of(failure: Failure, pinned_words: tuple[str, ...]) -> ExitCode:
-    """Return whose fault a failure without a cure is.
+def exit_code_of(failure: Failure, options: Sequence[Given]) -> ExitCode:
+    """Return whose fault a failure without a cure is; `options` are those the user gave to the engine.
 
-    A model that does not exist, or a configuration error that names an option the user gave, is the user's; a
+    A model that does not exist, or a configuration error that names one of these options, is the user's; a
     port in use is the host's; memory is NOTHING_FITS; all else is the engine's.
     """
     if failure.memory:
@@ -43,10 +45,27 @@ def exit_code_of(failure: Failure, pinned_words: tuple[str, ...]) -> ExitCode:
         return ExitCode.HOST_AT_FAULT
     if failure.kind is Kind.MODEL_NOT_FOUND:
         return ExitCode.USAGE
-    named = set(re.findall(r"[a-z0-9]+(?:-[a-z0-9]+)*", failure.line.lower().replace("_", "-")))
-    if failure.kind is Kind.CONFIG_ERROR and named & set(pinned_words):
+    if failure.kind is Kind.CONFIG_ERROR and any(_names(failure.line, option) for option in options):
         return ExitCode.USAGE
     return ExitCode.ENGINE_FAILED
+
+
+def _names(line: str, option: Given) -> bool:
+    """Whether an error's line is about this option.
+
+    A name of several words is found however it is spelled; one word (`config`, `host`) is also plain English and
+    counts only as `--host`, `-q`, in quotes, or beside the value that was given.
+    """
+    words = option.name.split("-")
+    name = "[-_ ]".join(map(re.escape, words))
+    if any(re.search(rf"(?<![\w-]){re.escape(typed)}(?![\w-])", line) for typed in option.tokens[:1]):
+        return True
+    if re.search(rf"--{name}(?![\w-])|[`'\"]{name}[`'\"]", line, re.IGNORECASE):
+        return True
+    named = re.search(rf"(?<!\w){name}(?!\w)", line, re.IGNORECASE)
+    if named is None or len(words) > 1:
+        return named is not None
+    return any(value and re.search(rf"(?<![\w.-]){re.escape(value)}(?![\w-])", line) for value in option.values)
 
 
 def summary(effective: Effective) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from autolaunch import record
+from autolaunch.arguments import given
 from autolaunch.case import Limits
 from autolaunch.errors import ExitCode
 from autolaunch.events import (
@@ -470,14 +471,14 @@ def test_what_no_rung_answers_ends_at_once_without_waiting_for_memory(failure: F
 
 def test_a_configuration_error_about_an_option_of_the_users_is_the_users() -> None:
     state = stopping(ToClimb(Suspect(CONFIG, SAID, 5.0), 5.0))
-    state = replace(state, run=replace(RUN, policy=replace(POLICY, pinned_words=("dtype",))))
+    state = replace(state, run=replace(RUN, policy=replace(POLICY, options=given(["--dtype", "x"]))))
     assert advance(state, TreeGone(1), NOW)[0] == Stopped(ExitCode.USAGE)
 
 
 def test_a_word_that_only_contains_the_option_is_not_the_users_fault() -> None:
     failure = Failure(Kind.CONFIG_ERROR, line="cannot proceed")
     state = stopping(ToClimb(Suspect(failure, SAID, 5.0), 5.0))
-    state = replace(state, run=replace(RUN, policy=replace(POLICY, pinned_words=("seed", "proc"))))
+    state = replace(state, run=replace(RUN, policy=replace(POLICY, options=given(["--seed", "1", "--proc"]))))
     assert advance(state, TreeGone(1), NOW)[0] == Stopped(ExitCode.ENGINE_FAILED)
 
 

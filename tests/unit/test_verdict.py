@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from autolaunch.arguments import given
 from autolaunch.errors import ExitCode
 from autolaunch.failure import MEMORY_KINDS, Failure, Kind, Phase
 from autolaunch.figures import Effective
@@ -28,15 +29,37 @@ def test_an_exit_with_a_known_cause_keeps_it(kind: Kind) -> None:
         *((Failure(kind), (), ExitCode.NOTHING_FITS) for kind in sorted(MEMORY_KINDS)),
         (Failure(Kind.PORT_IN_USE), (), ExitCode.HOST_AT_FAULT),
         (Failure(Kind.MODEL_NOT_FOUND), (), ExitCode.USAGE),
-        (Failure(Kind.CONFIG_ERROR, line="max_model_len (9) is too long"), ("max-model-len",), ExitCode.USAGE),
-        (Failure(Kind.CONFIG_ERROR, line="argument --dtype: invalid"), ("dtype",), ExitCode.USAGE),
-        (Failure(Kind.CONFIG_ERROR, line="argument --dtype: invalid"), ("type", "seed"), ExitCode.ENGINE_FAILED),
         (Failure(Kind.CONFIG_ERROR, line="no such thing"), (), ExitCode.ENGINE_FAILED),
-        (Failure(Kind.OTHER_CRASH, line="--dtype"), ("dtype",), ExitCode.ENGINE_FAILED),
+        (Failure(Kind.OTHER_CRASH, line="--dtype"), ("--dtype", "x"), ExitCode.ENGINE_FAILED),
     ],
 )
 def test_a_failure_without_a_cure_has_its_exit_code(failure: Failure, words: tuple[str, ...], code: ExitCode) -> None:
-    assert exit_code_of(failure, words) is code
+    assert exit_code_of(failure, given(words)) is code
+
+
+@pytest.mark.parametrize(
+    ("typed", "line", "users"),
+    [
+        ("--max-model-len 9", "max_model_len (9) is too long", True),
+        ("--max-model 999999", "User-specified max_model_len (999999) is greater than the derived", True),
+        ("--dtype x", "argument --dtype: invalid choice: 'x'", True),
+        ("--type x --seed 1", "argument --dtype: invalid", False),
+        ("-q foo", "ValueError: Unknown quantization method: foo. Must be one of ['awq', 'fp8'].", True),
+        ("-q foo", "Unknown quantization method: foo", True),
+        ("-q foo", "the quantization of this model needs foo-bar", False),
+        ("-tp 3", "Total number of attention heads (32) must be divisible by tensor parallel size (3).", True),
+        ("-tp 3", "argument --tensor-parallel-size/-tp: invalid int value: '3'", True),
+        ("--config my.yaml", "the model's config has no field rope_type", False),
+        ("--host ::1 --port 80", "the host has no port of this kind", False),
+        ("--seed 1", "Input should be a valid integer for `seed`", True),
+        ("--enforce-eager", "enforce_eager is not supported here", True),
+        ("--trust-remote-code", "tensor parallel size must be at least 1", False),
+    ],
+)
+def test_a_configuration_error_is_the_users_where_it_names_what_they_typed(typed: str, line: str, users: bool) -> None:
+    """`-q foo` and `-tp 3` ended with 4; "config", "host" and "port" in any sentence ended with 2."""
+    code = exit_code_of(Failure(Kind.CONFIG_ERROR, line=line), given(typed.split()))
+    assert code is (ExitCode.USAGE if users else ExitCode.ENGINE_FAILED)
 
 
 def test_a_summary_holds_what_was_said_and_nothing_else() -> None:
