@@ -218,11 +218,13 @@ def doctor(engine: str | None, state_dir: Path | None) -> None:
     """Say what autolaunch finds here: engine, memory, state folder."""
     from autolaunch import hardware  # noqa: PLC0415
     from autolaunch.installation import find_engine  # noqa: PLC0415
+    from autolaunch.redaction import redact_argv, secrets_in  # noqa: PLC0415
     from autolaunch.state import state_folder  # noqa: PLC0415
     from autolaunch.talk import give  # noqa: PLC0415
 
     found = find_engine(engine, version=None, environment=os.environ)
-    give(f"engine   {' '.join(found.command)} (vLLM {found.engine.version or 'of unknown version'})")
+    command = redact_argv(found.command, secrets_in((), os.environ, found.command))
+    give(f"engine   {' '.join(command)} (vLLM {found.engine.version or 'of unknown version'})")
     device = hardware.measure(found.engine.device)
     give(f"memory   {device.name or 'no card was found'}: {gib(device.free_bytes)} free of {gib(device.total_bytes)}")
     for holder in device.holders:

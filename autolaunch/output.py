@@ -13,6 +13,7 @@ from io import FileIO
 from pathlib import Path
 
 from autolaunch.diagnose import Scanner, interesting
+from autolaunch.redaction import behind_its_name
 
 PATIENCE_S = 1.0
 """How long a full pipe or a stopped terminal is waited for before what it should show is dropped."""
@@ -31,7 +32,8 @@ _SHAPE = bytes.maketrans(b"123456789", b"000000000")
 class Output:
     """One attempt's output on its way to the log file, the scanner and perhaps the terminal.
 
-    Fed by one thread. A full disk ends the file, not the engine, and is told once to `warn`.
+    `hidden` is replaced wherever it stands, `plain` behind the name of a secret. Fed by one thread.
+    A full disk ends the file, not the engine, and is told once to `warn`.
     """
 
     def __init__(
@@ -40,6 +42,7 @@ class Output:
         scanner: Scanner,
         *,
         hidden: Sequence[str],
+        plain: Sequence[str] = (),
         echo: FileIO | None,
         warn: Callable[[str], None],
     ) -> None:
@@ -48,6 +51,7 @@ class Output:
         self._echo = echo
         self._warn = warn
         self._hidden = _spellings(hidden)
+        self._plain = [(secret.encode("utf-8", "surrogateescape"), behind_its_name(secret)) for secret in plain]
         self._carry = b""
         self._line = b""
         self._head = b""
@@ -82,6 +86,9 @@ class Output:
         for secret in self._hidden:
             if secret in block:
                 block = block.replace(secret, b"***")
+        for secret, named in self._plain:
+            if secret in block:
+                block = named.sub(rb"\1***", block)
         return block
 
     def _pass_on(self, block: bytes) -> None:

@@ -4,7 +4,8 @@ Pure. Two kinds of secret, because hiding has a price: a secret that nobody woul
 stands, also inside other words and in the engine's whole output. One that is a plain word or a short one
 ("EMPTY", "token", "1234", all of them common as --api-key) protects nothing, and hiding it everywhere would
 turn log lines such as "even a single token" into stars and blind the diagnosis: it is hidden where it stands
-as the value of its option, and nowhere else. Numbers and truth values are no secrets, whatever the variable
+as the value of its option, and in the engine's log where it stands behind a secret's name, and nowhere else.
+Numbers and truth values are no secrets, whatever the variable
 that holds them is called, nor are the places of files (MAX_TOKENS=8192, HF_TOKEN_PATH=/root/token).
 """
 
@@ -13,12 +14,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 
-from autolaunch.arguments import Given, walk
+from autolaunch.arguments import Given, given, walk
 
 STARS = "***"
 
 _SECRET_OPTION = re.compile(
     r"(?:^|-)(?:api-?key|access-key|secret|secret-key|password|passwd|credentials?|(?:hf|auth|access|bearer)-token)s?$"
+    r"|(?:^|-)(?:auth-header|authorization)$|^(?!max-|num-)(?:.*-)?token$"
 )
 _SECRET_VARIABLE = re.compile(
     r"(?:^|_)(?:API_?KEY|ACCESS_KEY|PRIVATE_KEY|KEY|TOKEN|SECRET|PASSWORD|PASSWD|PASS|CREDENTIALS?)S?(?:_ID)?$"
@@ -27,33 +29,57 @@ _SECRET_VARIABLE = re.compile(
 )
 _SHAPE = re.compile(
     r"\b(?:hf_[A-Za-z0-9]{8,}|sk-[A-Za-z0-9_-]{8,}|gh[pousr]_[A-Za-z0-9]{16,}|glpat-[A-Za-z0-9_-]{16,}"
-    r"|AKIA[A-Z0-9]{12,})"
+    r"|AKIA[A-Z0-9]{12,}|(?<=[Bb]earer )(?=\S*\d)[A-Za-z0-9._~+/=-]{8,})"
 )
 _USERINFO = re.compile(r"(?<=://)([^/\s:@'\"]*):([^/\s@'\"]+)(?=@)")
 _IN_JSON = re.compile(r'"[^"]*(?:key|token|secret|password)"\s*:\s*"([^"]+)"', re.IGNORECASE)
-_ASSIGNED = re.compile(r"(?:^|\s)(?:--)?([A-Za-z_][A-Za-z0-9_-]*)=(\S+)")
+_ASSIGNED = re.compile(r"((?:^|\s)(?:--)?)([A-Za-z_][A-Za-z0-9_-]*)=(\S+)")
+_NUMBER = re.compile(r"[\d.,]+|true|false|yes|no|none", re.IGNORECASE)
+_NAMED = r"(?:api_?key|access_key|secret|secret_key|password|passwd|credentials?|token)s?"
 _PLACE = re.compile(r"_(?:FILE|PATH|DIR)$", re.IGNORECASE)
 _PLAIN = re.compile(r"[A-Za-z]{1,11}|[A-Za-z]{1,8}[-_ ][A-Za-z]{1,8}|[\d.,]+")
 _SHORTEST = 8
 
 
-def secrets_in(options: Iterable[Given], environment: Mapping[str, str]) -> tuple[str, ...]:
+def secrets_in(
+    options: Iterable[Given], environment: Mapping[str, str], command: Sequence[str] = ()
+) -> tuple[str, ...]:
     """Return every secret that is to be hidden wherever it stands, longest first.
 
     Values of options and variables that are named like secrets, words shaped like known tokens, passwords in
-    URLs, secrets inside JSON values and in assignments such as HF_TOKEN=... within an engine's command.
+    URLs, secrets inside JSON values and in assignments such as HF_TOKEN=... within an engine's `command`.
     """
+    return _longest_first(filter(_unguessable, _secrets(options, environment, command)))
+
+
+def plain_secrets_in(
+    options: Iterable[Given], environment: Mapping[str, str], command: Sequence[str] = ()
+) -> tuple[str, ...]:
+    """Return the secrets that are short or plain words, longest first: to be hidden behind their names only."""
+    found = _secrets(options, environment, command)
+    return _longest_first(value for value in found if value and not _unguessable(value))
+
+
+def _longest_first(values: Iterable[str]) -> tuple[str, ...]:
+    return tuple(sorted(values, key=lambda value: (-len(value), value)))
+
+
+def _secrets(options: Iterable[Given], environment: Mapping[str, str], command: Sequence[str]) -> set[str]:
     found: set[str] = set()
-    for option in options:
-        if is_secret_option(option.name):
+    for option in (*options, *given(command)):
+        if _is_secret(option):
             found.update(option.values)
         for value in option.values:
             found.update(_inside(value))
-    for name, value in environment.items():
-        if _SECRET_VARIABLE.search(name) and not _PLACE.search(name):
+    assigned = (word.partition("=") for word in command)
+    variables = [(name, value) for name, _, value in assigned if not {"'", '"'} & set(value)]  # not a shell's words
+    for name, value in (*environment.items(), *variables):
+        if _is_secret_variable(name, value):
             found.add(value)
         found.update(_inside(value))
-    return tuple(sorted(filter(_unguessable, found), key=lambda value: (-len(value), value)))
+    for word in command:
+        found.update(_inside(word))
+    return found
 
 
 def is_secret_option(name: str) -> bool:
@@ -61,12 +87,24 @@ def is_secret_option(name: str) -> bool:
     return _SECRET_OPTION.search(name) is not None
 
 
+def _is_secret(option: Given) -> bool:
+    """Judge an option by its name, a dotted one (--kv-transfer-config.api_key) by the last part of it."""
+    typed = option.tokens[0].split("=", 1)[0] if option.tokens else ""
+    last = typed.lstrip("-").rsplit(".", 1)[-1].replace("_", "-")
+    return is_secret_option(option.name) or ("." in typed and is_secret_option(last))
+
+
+def _is_secret_variable(name: str, value: str) -> bool:
+    named = _SECRET_VARIABLE.search(name) is not None and not _PLACE.search(name)
+    return named and not _NUMBER.fullmatch(value)
+
+
 def _inside(value: str) -> set[str]:
     found = set(_SHAPE.findall(value)) | {password for _, password in _USERINFO.findall(value)}
     found.update(_IN_JSON.findall(value))
-    for name, assigned in _ASSIGNED.findall(value):
-        if _SECRET_VARIABLE.search(name) or is_secret_option(name):
-            found.add(assigned)
+    for _, name, assigned in _ASSIGNED.findall(value):
+        if _is_secret_variable(name, assigned) or is_secret_option(name.replace("_", "-")):
+            found.add(assigned.strip("'\""))
     return found
 
 
@@ -81,14 +119,28 @@ def redact(text: str, hidden: Sequence[str]) -> str:
     return _USERINFO.sub(rf"\1:{STARS}", _SHAPE.sub(STARS, text))
 
 
+def behind_its_name(secret: str) -> re.Pattern[bytes]:
+    """Return what finds a plain secret in a log where a secret's name stands before it; group 1 is to be kept.
+
+    As vLLM shows its arguments: 'api_key': ['EMPTY'], hf_token='tok1', VLLM_API_KEY=EMPTY.
+    """
+    name = rf"""(\b\w*{_NAMED}['"]?\s*[:=]\s*(?:\[[^\]\n]{{0,1000}}?)?['"]?)"""
+    return re.compile((rf"{name}{re.escape(secret)}(?![\w-])").encode("utf-8", "surrogateescape"), re.IGNORECASE)
+
+
 def redact_argv(argv: Sequence[str], hidden: Sequence[str]) -> tuple[str, ...]:
     """Return a command line as it may be shown: the values of secret options hidden, however short they are."""
-    shown = [redact(word, hidden) for word in argv]
+    shown = [_ASSIGNED.sub(_starred, redact(word, hidden)) for word in argv]
     for begin, end, option in walk(argv):
-        if not is_secret_option(option.name):
+        if not _is_secret(option):
             continue
         if "=" in argv[begin]:
             shown[begin] = argv[begin].split("=", 1)[0] + "=" + STARS
         for index in range(begin + 1, end):
             shown[index] = STARS
     return tuple(shown)
+
+
+def _starred(assigned: re.Match[str]) -> str:
+    before, name, value = assigned.groups()
+    return f"{before}{name}={STARS}" if _is_secret_variable(name, value) else assigned.group()

@@ -20,6 +20,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from autolaunch import hardware, machine, probe, record
+from autolaunch.arguments import given
 from autolaunch.diagnose import Scanner
 from autolaunch.engine import STIR_PERIOD_S, EngineProcess
 from autolaunch.errors import ExitCode, HostError
@@ -27,8 +28,9 @@ from autolaunch.facts import Device, DeviceKind
 from autolaunch.failure import Phase
 from autolaunch.installation import Installation
 from autolaunch.output import Output, open_log
+from autolaunch.redaction import plain_secrets_in, redact_argv, secrets_in
 from autolaunch.settings import Settings, render
-from autolaunch.wish import Address, Wish, redact_argv
+from autolaunch.wish import Address, Wish
 
 if TYPE_CHECKING:
     import tenacity
@@ -74,6 +76,9 @@ class Supervisor:
         self._baseline: Device = run.situation.device
         self._exit_code: ExitCode | None = None
         self.proven: Settings | None = None
+        told = (given(job.wish.engine_args), job.environment, job.installation.command)
+        self._secrets = tuple(dict.fromkeys((*job.wish.secrets, *secrets_in(*told))))
+        self._plain_secrets = plain_secrets_in(*told)
 
     def run(self) -> ExitCode:
         """Run until the end; return the exit code. Call it from the main thread: it takes the signals."""
@@ -139,7 +144,7 @@ class Supervisor:
         output = self._engine = None
         try:
             refuse_taken_port(job.wish.address)
-            output = Output(self._log(attempt), Scanner(), hidden=job.wish.secrets, echo=job.echo, warn=job.warn)
+            output = self._output(attempt)
             engine = EngineProcess(attempt, output, self._events.put)
             engine.start(argv, job.environment)
         except HostError as error:
@@ -164,7 +169,11 @@ class Supervisor:
 
     def shown_argv(self, settings: Settings) -> tuple[str, ...]:
         """Return the command line of an attempt with every secret replaced."""
-        return redact_argv(self.argv(settings), self.job.wish.secrets)
+        return redact_argv(self.argv(settings), self._secrets)
+
+    def _output(self, attempt: int) -> Output:
+        job, log = self.job, self._log(attempt)
+        return Output(log, Scanner(), hidden=self._secrets, plain=self._plain_secrets, echo=job.echo, warn=job.warn)
 
     def _log(self, attempt: int) -> FileIO | None:
         try:

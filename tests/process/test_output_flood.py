@@ -185,6 +185,25 @@ def test_secrets_stand_nowhere(stage: Stage, log_format: str) -> None:
     assert TOKEN not in told
 
 
+def test_secrets_of_an_engine_command_and_short_ones_stand_nowhere(stage: Stage) -> None:
+    """`--engine "env HF_TOKEN=... vllm serve"` stood in the record, the talk and --check's command line."""
+    script = stage.folder / "show.py"
+    script.write_text("print(\"args: {'api_key': ['EMPTY'], 'hf_token': 'tok1'} myown-secret-99x EMPTY words\")\n")
+    engine = f"env HF_TOKEN=myown-secret-99x MY_API_KEY=zzz {sys.executable} {script}"
+    words = stage.command("--check", "--hf-token", "tok1", "--api-key", "EMPTY", engine=engine)
+    assert stage.end(stage.start([*words, "--github-token", "abc-secret-1"])).code == 4
+    told = everything(stage)
+    assert "HF_TOKEN=*** MY_API_KEY=***" in " ".join(stage.lines("attempt")[0]["argv"])
+    assert [secret for secret in ("myown-secret", "zzz", "tok1", "abc-secret") if secret in told] == []
+    assert stage.log() == b"args: {'api_key': ['***'], 'hf_token': '***'} *** EMPTY words\n"
+
+
+def test_the_doctor_shows_no_secret(stage: Stage) -> None:
+    words = [sys.executable, "-m", "autolaunch", "doctor", "--engine", "env HF_TOKEN=myown-secret-99x K_TOKEN=z true"]
+    assert stage.end(stage.start(words)).code == 0
+    assert "HF_TOKEN=*** K_TOKEN=*** true" in stage.out
+
+
 def test_a_secret_that_is_cut_by_reads_and_long_lines_is_still_hidden(stage: Stage) -> None:
     """The engine writes byte by byte, and a line so long that it is written in parts."""
     script = stage.folder / "dribble.py"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from autolaunch.arguments import given
-from autolaunch.redaction import is_secret_option, redact, redact_argv, secrets_in
+from autolaunch.redaction import behind_its_name, is_secret_option, plain_secrets_in, redact, redact_argv, secrets_in
 
 
 @pytest.mark.parametrize(
@@ -24,6 +24,12 @@ from autolaunch.redaction import is_secret_option, redact, redact_argv, secrets_
         ("", {"HTTPS_PROXY": "http://me:pa55w0rd!@proxy:3128"}, {"pa55w0rd!"}),
         ("--otlp-traces-endpoint http://me:pa55w0rd!@host", {}, {"pa55w0rd!"}),
         ('--kv-transfer-config {"auth_token":"abc-123-xyz"}', {}, {"abc-123-xyz"}),
+        ("--github-token foosecret1234", {}, {"foosecret1234"}),
+        ("--kv-transfer-config.kv_connector_extra_config.api_key s3cr3tvalue99", {}, {"s3cr3tvalue99"}),
+        ("--kv-transfer-config.api_key=s3cr3tvalue99", {}, {"s3cr3tvalue99"}),
+        ("--image-token-id 123456789-a", {}, set()),
+        ("--max-prompt-adapter-token 123456789-a", {}, set()),
+        ("--return-tokens-as-token-ids --seed 1", {}, set()),
         ("--api-key EMPTY", {}, set()),
         ("--api-key token", {}, set()),
         ("--api-key 1234", {}, set()),
@@ -59,6 +65,8 @@ def test_the_longest_secret_is_hidden_first_so_that_no_tail_is_left() -> None:
         ("key sk-proj-abcdefgh", "key ***"),
         ("task-oriented risk-averse", "task-oriented risk-averse"),
         ("ghp_0123456789abcdef0", "***"),
+        ("Authorization: Bearer abcdefghijkl123", "Authorization: Bearer ***"),
+        ("Bearer authentication failed", "Bearer authentication failed"),
     ],
 )
 def test_known_shapes_are_hidden_without_being_told(text: str, shown: str) -> None:
@@ -71,6 +79,11 @@ def test_known_shapes_are_hidden_without_being_told(text: str, shown: str) -> No
         ("vllm serve m --api-key EMPTY", "vllm serve m --api-key ***"),
         ("vllm serve m --api_key a b --port 1", "vllm serve m --api_key *** *** --port 1"),
         ("vllm serve m --api-key=EMPTY", "vllm serve m --api-key=***"),
+        (
+            "env MY_API_KEY=zzz MAX_TOKENS=9 HF_TOKEN_PATH=/t vllm serve",
+            "env MY_API_KEY=*** MAX_TOKENS=9 HF_TOKEN_PATH=/t vllm serve",
+        ),
+        ("vllm serve m --x.api_key abc --github-token=abc", "vllm serve m --x.api_key *** --github-token=***"),
         ("vllm serve m --hf-token --port 1", "vllm serve m --hf-token --port 1"),
         ("vllm serve EMPTY --max-num-batched-tokens 8192", "vllm serve EMPTY --max-num-batched-tokens 8192"),
         ("vllm serve m --served-model-name longsecret-1", "vllm serve m --served-model-name ***"),
@@ -85,6 +98,11 @@ def test_a_shown_command_line_hides_the_values_of_secret_options_however_short(l
     [
         ("api-key", True),
         ("hf-token", True),
+        ("github-token", True),
+        ("auth-header", True),
+        ("image-token-id", False),
+        ("max-prompt-adapter-token", False),
+        ("return-tokens-as-token-ids", False),
         ("tokenizer", False),
         ("max-num-batched-tokens", False),
         ("num-speculative-tokens", False),
@@ -93,3 +111,23 @@ def test_a_shown_command_line_hides_the_values_of_secret_options_however_short(l
 )
 def test_options_are_secret_by_their_whole_name(name: str, secret: bool) -> None:
     assert is_secret_option(name) is secret
+
+
+def test_an_engine_command_holds_secrets_too() -> None:
+    command = ("env", "HF_TOKEN=myownsecret99x", "MY_API_KEY=zzz", "sh", "-c", "API_KEY='inner-secret-1' vllm serve")
+    assert secrets_in((), {}, command) == ("inner-secret-1", "myownsecret99x")
+    assert plain_secrets_in((), {}, command) == ("zzz",)
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("'api_key': ['a', 'tok1'], 'hf_token': 'tok1'", "'api_key': ['a', '***'], 'hf_token': '***'"),
+        ("Namespace(hf_token='tok1', seed=1)", "Namespace(hf_token='***', seed=1)"),
+        ("VLLM_API_KEY=tok1", "VLLM_API_KEY=***"),
+        ("tok1 tokens, hf_token: tok12", "tok1 tokens, hf_token: tok12"),
+        ("max_num_batched_tokens is tok1", "max_num_batched_tokens is tok1"),
+    ],
+)
+def test_a_plain_secret_is_hidden_behind_its_name_only(text: str, shown: str) -> None:
+    assert behind_its_name("tok1").sub(rb"\1***", text.encode()).decode() == shown
