@@ -86,14 +86,20 @@ def _wish(model: str | None, engine_args: Sequence[str], options: Options) -> tu
             hint="for example: autolaunch glm-4-9b (autolaunch models lists the short names)",
         )
     strategy = load_strategy(options.strategy)
-    limits = Limits(
-        min_context=options.min_context or 4096,
+    limits = limits_of(options)
+    return make_wish(find_model(model), engine_args, limits, environment=os.environ), strategy
+
+
+def limits_of(options: Options) -> Limits:
+    """Return what a fitted value may be; a floor that nobody named gives way to a cap that somebody did."""
+    floor = options.min_context
+    return Limits(
+        min_context=floor or min(4096, options.max_context or 4096),
         max_context=options.max_context,
-        floor_is_wish=options.min_context is not None,
+        floor_is_wish=floor is not None,
         concurrency=options.concurrency,
         memory_bytes=options.memory,
     )
-    return make_wish(find_model(model), engine_args, limits, environment=os.environ), strategy
 
 
 def _run(wish: Wish, strategy: Strategy, installation: Installation, options: Options) -> machine.Run:

@@ -265,7 +265,7 @@ def _at_least_1(count: int) -> int:
 
 
 def _refuse_contradictions(pinned: Settings, pins: frozenset[str], limits: Limits, options: Sequence[Given]) -> None:
-    if limits.max_context is not None and limits.min_context > limits.max_context:
+    if limits.max_context is not None and limits.floor_is_wish and limits.min_context > limits.max_context:
         raise WishError(
             f"--min-context {limits.min_context} is above --max-context {limits.max_context}",
             hint="the floor must not be above the cap",
@@ -322,9 +322,10 @@ def _address(options: Sequence[Given]) -> Address:
 
 
 def _cards(options: Sequence[Given]) -> int:
-    """Return how many cards one engine spreads over: tensor times pipeline parallel ranks."""
+    """Return how many cards of this host the engine spreads over: tensor times pipeline times data parallel ranks."""
     cards = 1
-    for name in ("tensor-parallel-size", "pipeline-parallel-size"):
+    here = "data-parallel-size-local" if _values(options, "data-parallel-size-local") else "data-parallel-size"
+    for name in ("tensor-parallel-size", "pipeline-parallel-size", here):
         value = (_values(options, name) or ("1",))[-1]
-        cards *= int(value) if value.isdigit() else 1  # the engine says what is wrong with another value
+        cards *= int(value) if value.isdecimal() else 1  # the engine says what is wrong with another value
     return max(1, cards)

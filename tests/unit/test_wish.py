@@ -9,6 +9,7 @@ import pytest
 
 from autolaunch.catalog import Entry
 from autolaunch.errors import WishError
+from autolaunch.serving import Options, limits_of
 from autolaunch.settings import AUTO, Settings
 from autolaunch.wish import PINNING, Address, Limits, Wish, make_wish, model_from
 
@@ -95,7 +96,7 @@ def test_every_pinning_option_pins_a_field_of_the_settings() -> None:
          "--max-model-len auto has no cap and --max-context 4096 is one", "drop --max-model-len auto"),
         ("--max-model-len 2048", Limits(min_context=4096, floor_is_wish=True),
          "--max-model-len 2048 is below --min-context 4096", "one of the two"),
-        ("", Limits(min_context=8192, max_context=4096),
+        ("", Limits(min_context=8192, max_context=4096, floor_is_wish=True),
          "--min-context 8192 is above --max-context 4096", "floor"),
         ("--max-num-seqs 2", Limits(concurrency=4), "--concurrency 4 is above --max-num-seqs 2", "never served"),
         ("--config nowhere.yaml", Limits(), "--config nowhere.yaml cannot be read", "check the file"),
@@ -148,9 +149,19 @@ def test_the_key_that_opens_the_server(line: str, environment: dict[str, str], k
 
 
 @pytest.mark.parametrize(
-    ("line", "cards"), [("", 1), ("-tp 2", 2), ("-tp=2 -pp 4", 8), ("--tensor-parallel-size two", 1), ("-tp 0", 1)]
+    ("line", "cards"),
+    [
+        ("", 1),
+        ("-tp 2", 2),
+        ("-tp=2 -pp 4", 8),
+        ("-tp 2 -dp 2", 4),
+        ("-tp 2 -dp 8 -dpl 1", 2),
+        ("--tensor-parallel-size two", 1),
+        ("-tp \u00b2", 1),
+        ("-tp 0", 1),
+    ],
 )
-def test_one_engine_spreads_over_tensor_times_pipeline_cards(line: str, cards: int) -> None:
+def test_one_engine_spreads_over_tensor_times_pipeline_times_data_cards(line: str, cards: int) -> None:
     assert wish(line).cards == cards
 
 
@@ -206,3 +217,12 @@ def test_a_model_in_the_config_file_is_found(tmp_path: Path) -> None:
     file = tmp_path / "vllm.yaml"
     file.write_text("model: org/m\nport: 1\n")
     assert model_from(["--config", str(file)]) == ("org/m", ("--config", str(file)))
+
+
+def test_a_cap_below_the_usual_floor_is_no_contradiction() -> None:
+    """--max-context 2048 was refused with "--min-context 4096 is above", which nobody had given."""
+    limits = limits_of(Options(max_context=2048))
+    assert (limits.min_context, limits.floor_is_wish, limits.least_context) == (2048, False, 512)
+    assert wish(limits=limits).limits.max_context == 2048
+    assert limits_of(Options(max_context=65536)).min_context == 4096
+    assert limits_of(Options(min_context=9000)) == Limits(9000, floor_is_wish=True)
