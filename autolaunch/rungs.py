@@ -46,7 +46,9 @@ def context(rung: Rung, case: Case) -> Iterator[Proposal]:
         if to < floor and case.situation.engine.is_v0:  # a shorter context frees what profiling a long one took
             to, why = max(floor, (now or 0) // 2), f"{why}; V0 profiles less with a shorter context"
     elif rung.step == "halve":
-        to, why = max((now or 0) // 2, floor), f"half of {now}"
+        if now is None:
+            return  # half of a length that nobody knows is none
+        to, why = max(now // 2, floor), f"half of {now}"
     elif case.situation.engine.is_v0:
         part = 4 if (now or 0) > 32768 else 2
         to, why = (now or 0) // part, "V0 profiles one request of full length: a shorter one has a lower peak"

@@ -93,6 +93,11 @@ def test_a_literal_ladder_halves_down_to_its_floor_or_the_users(now: int, limits
     assert values("context", found, step="halve", min=4096) == expected
 
 
+def test_half_of_an_unknown_context_is_none() -> None:
+    """It became the floor, with the words "half of None"."""
+    assert values("context", case(Kind.WEIGHTS_OOM, effort=Effort.BLIND), step="halve", min=4096) == []
+
+
 def test_a_files_own_floor_holds_to_the_end() -> None:
     found = case(Kind.KV_TOO_SMALL, SMALL, effort=Effort.LAST_RESORT)
     assert values("context", found, min=2600) == [{"max_model_len": 2608}]
