@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
-from hypothesis import assume, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autolaunch import ladder
@@ -301,16 +301,19 @@ def test_the_literal_ladder_only_ever_goes_down_its_four_rungs(scene: Scene) -> 
         last = order.index(changed[0]) if changed[0] != "model" else 3
 
 
-@given(scenes(steady=True))
+@given(scenes(steady=True), st.floats(0.01, 40.0))
 @settings(max_examples=100, deadline=None)
-def test_weights_that_do_not_fit_are_quantized_at_once(scene: Scene) -> None:
-    assume(not {"quantization", "model"} & scene.pins)
-    climb = ladder.begin(
-        STRATEGIES["default"], scene.limits, scene.pinned, pins=scene.pins, situation=scene.world.situation(0)
-    )
-    outcome = start(scene.world, climb.settings)
-    assume(outcome.failure is not None and outcome.failure.kind is Kind.WEIGHTS_OOM)
+def test_weights_that_do_not_fit_are_quantized_at_once(scene: Scene, over: float) -> None:
+    """Built, not searched for: two thirds of all scenes are none of this, and a run that met few was a failure."""
+    pins = scene.pins - {"quantization"}
+    pinned = scene.pinned.changed(quantization=None)
+    world = replace(scene.world, weights_gib=scene.world.total_gib + over)
+    climb = ladder.begin(STRATEGIES["default"], scene.limits, pinned, pins=pins, situation=world.situation(0))
+    outcome = start(world, climb.settings)
+    if outcome.failure is not None and outcome.failure.kind is Kind.FREE_MEMORY_LOW:
+        return  # the engine compares its budget with what is free before it loads anything
     assert outcome.failure is not None
-    answer = ladder.next_step(climb, outcome.failure, outcome.effective, scene.world.situation(1))
+    assert outcome.failure.kind is Kind.WEIGHTS_OOM
+    answer = ladder.next_step(climb, outcome.failure, outcome.effective, world.situation(1))
     if isinstance(answer, Step):
         assert answer.rung == "quantized_weights"
