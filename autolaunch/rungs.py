@@ -73,7 +73,7 @@ def batch(_: Rung, case: Case) -> Iterator[Proposal]:
     settings, failure = case.settings, case.failure
     if failure.kind is Kind.SEQS_TOO_MANY:
         most, now = case.number("num_seqs"), settings.max_num_seqs or math.inf
-        if most and 1 <= most < now:
+        if most and case.limits.concurrency <= most < now:
             yield Proposal({"max_num_seqs": int(most)}, f"the cache holds the state of {int(most)} sequences")
         return
     if not _within_reach(case, weights=False):
@@ -86,7 +86,7 @@ def batch(_: Rung, case: Case) -> Iterator[Proposal]:
                 why = f"{len(sizes)} CUDA graphs up to batch size {sizes[-1]}"
                 yield Proposal({"cudagraph_capture_sizes": sizes}, why)
     for seqs, tokens in BATCH_LEVELS:
-        values = _fewer(case, seqs, tokens)
+        values = _fewer(case, max(seqs, case.limits.concurrency), tokens)
         if values:
             yield Proposal(values, "less memory for activations, in the profile run and after it")
 
@@ -117,9 +117,14 @@ def _at_once(case: Case) -> tuple[int, int]:
     settings, effective = case.settings, case.effective
     large = (case.total_gib or 0.0) >= LARGE_CARD_GIB
     return (
-        settings.max_num_seqs or effective.max_num_seqs or (1024 if large else 256),
+        settings.max_num_seqs or effective.max_num_seqs or usual_seqs(case.total_gib),
         settings.max_num_batched_tokens or effective.max_num_batched_tokens or (8192 if large else 2048),
     )
+
+
+def usual_seqs(total_gib: float | None) -> int:
+    """Return how many sequences vLLM serves at once unless told otherwise; a card of unknown size counts as small."""
+    return 1024 if (total_gib or 0.0) >= LARGE_CARD_GIB else 256
 
 
 def eager(_: Rung, case: Case) -> Iterator[Proposal]:

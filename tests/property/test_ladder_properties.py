@@ -85,7 +85,7 @@ LIMITS = st.builds(
     min_context=st.sampled_from([1, 1024, 4096, 65536]),
     max_context=st.none() | st.sampled_from([65536, 262144]),
     floor_is_wish=st.booleans(),
-    concurrency=st.sampled_from([1, 4]),
+    concurrency=st.sampled_from([1, 4, 40, 400]),
     memory_bytes=st.none() | st.integers(GIB, 100 * GIB),
 )
 
@@ -106,6 +106,8 @@ def check_settings(climb: Climb, pinned: Settings) -> None:
             assert length <= climb.limits.max_context
     for name in ("max_num_seqs", "max_num_batched_tokens"):
         assert getattr(found, name) is None or getattr(found, name) >= 1
+    if "max_num_seqs" not in climb.pins:
+        assert (found.max_num_seqs or math.inf) >= climb.limits.concurrency, "fewer at once than were wished"
     if {"max_num_seqs", "max_num_batched_tokens"}.isdisjoint(climb.pins) and found.max_num_batched_tokens:
         assert (found.max_num_seqs or 0) <= found.max_num_batched_tokens
     assert not set(render(found, pins=climb.pins)) & {f"--{name.replace('_', '-')}" for name in climb.pins}
