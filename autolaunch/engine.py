@@ -117,11 +117,15 @@ class EngineProcess:
         except (OSError, ValueError):
             pass  # the warden's end is seen by the thread that reads its facts, which sweeps
 
+    def members(self) -> set[int]:
+        """Return the living processes of the tree."""
+        return set() if self._warden is None or not self.pid else warden.tree(self._warden.pid, self.pid)
+
     def stir(self) -> None:
         """Post Stirred if the tree used processor time since the last call; called once in a while."""
-        if self.gone.is_set() or not self.pid or self._warden is None:
+        if self.gone.is_set() or not self.pid:
             return
-        used = _cpu_seconds(warden.tree(self._warden.pid, self.pid))
+        used = _cpu_seconds(self.members())
         if used - self._cpu_s > IDLE_SHARE * STIR_PERIOD_S:
             self._post(Stirred(self.attempt))
         self._cpu_s = used

@@ -21,11 +21,12 @@ from autolaunch.facts import DeviceKind, Situation
 from autolaunch.installation import Installation, find_engine
 from autolaunch.model import look_at
 from autolaunch.narration import Scene
+from autolaunch.port import refuse_taken_port
 from autolaunch.settings import Settings
 from autolaunch.sizes import gib
 from autolaunch.state import new_run
 from autolaunch.strategy import Strategy, load_strategy
-from autolaunch.supervisor import Job, Supervisor, refuse_taken_port
+from autolaunch.supervisor import Job, Supervisor
 from autolaunch.sweep import sweep
 from autolaunch.talk import RecordFile, Talk, give, say
 from autolaunch.wish import Wish, make_wish, model_from

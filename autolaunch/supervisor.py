@@ -6,10 +6,8 @@ I/O. Signal handlers and threads only put events into the queue; everything that
 
 from __future__ import annotations
 
-import errno
 import queue
 import signal
-import socket
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -25,12 +23,13 @@ from autolaunch.diagnose import Scanner
 from autolaunch.engine import STIR_PERIOD_S, EngineProcess
 from autolaunch.errors import ExitCode, HostError
 from autolaunch.facts import Device, DeviceKind
-from autolaunch.failure import Phase
+from autolaunch.failure import Failure, Kind, Phase
 from autolaunch.installation import Installation
 from autolaunch.output import Output, open_log
+from autolaunch.port import refuse_taken_port, stranger
 from autolaunch.redaction import plain_secrets_in, redact_argv, secrets_in
 from autolaunch.settings import Settings, render
-from autolaunch.wish import Address, Wish
+from autolaunch.wish import Wish
 
 if TYPE_CHECKING:
     import tenacity
@@ -197,6 +196,12 @@ class Supervisor:
         healthy = self._poll(lambda: probe.healthy(address), bool, engine, every_s=HEALTH_PERIOD_S)
         if not healthy:
             return
+        holder = stranger(address, engine.members())
+        if holder:  # before the first request: it carries the API key
+            line = f"port {address.port} is answered by another process ({holder}), not by the engine"
+            failure = Failure(Kind.PORT_IN_USE, line=line, phase=scanner.phase)
+            self._events.put(machine.CauseSeen(engine.attempt, failure, scanner.effective, time.monotonic()))
+            return
         if self.job.prove:
             answer = self._poll(
                 lambda: probe.prove(address, api_key=self.job.wish.api_key, timeout=PROOF_TIMEOUT_S),
@@ -261,35 +266,3 @@ def _last_answer(state: tenacity.RetryCallState) -> Any:
     """Give up with the last answer instead of an error."""
     assert state.outcome is not None
     return state.outcome.result()
-
-
-def refuse_taken_port(address: Address) -> None:
-    """Raise `HostError` where the address cannot be listened on, naming who holds it if that can be seen."""
-    if address.uds:
-        return
-    family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as trial:
-        trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            trial.bind((address.host, address.port))
-        except OSError as error:
-            taken = error.errno == errno.EADDRINUSE
-            holder = _holder(address.port) if taken else ""
-            place = f"port {address.port}" if taken else f"{address.host or 'any address'}, port {address.port}"
-            raise HostError(
-                f"{place} cannot be listened on: {error.strerror or error}{holder}",
-                hint="stop what holds it, or choose another with --port" if taken else "check --host and --port",
-            ) from error
-
-
-def _holder(port: int) -> str:
-    import psutil  # noqa: PLC0415 - only to word an error
-
-    try:
-        for connection in psutil.net_connections(kind="inet"):
-            here = connection.laddr
-            if connection.status == psutil.CONN_LISTEN and here and here.port == port and connection.pid:
-                return f" (held by {psutil.Process(connection.pid).name()}, pid {connection.pid})"
-    except psutil.Error:
-        return ""
-    return ""

@@ -17,7 +17,7 @@ import time
 from functools import partial
 from typing import Any
 
-from autolaunch import __main__, facts, hardware, machine, supervisor
+from autolaunch import __main__, facts, hardware, machine, port, supervisor
 from autolaunch.errors import HostError
 
 GIB = 1 << 30
@@ -45,8 +45,8 @@ def change(wanted: dict[str, Any]) -> None:
 
         hardware.measure = slowly
     if "refuse_launch" in wanted:
-        calls = iter(range(100))  # the first is the check before the run
-        refuse = supervisor.refuse_taken_port
+        calls = iter(range(1, 100))
+        refuse = port.refuse_taken_port
 
         def refuse_one(address: Any) -> None:
             if next(calls) == wanted["refuse_launch"]:
@@ -55,7 +55,7 @@ def change(wanted: dict[str, Any]) -> None:
                 raise HostError("the port is taken")
             refuse(address)
 
-        supervisor.refuse_taken_port = refuse_one
+        supervisor.refuse_taken_port = refuse_one  # type: ignore[attr-defined]  # the name it calls
 
 
 if __name__ == "__main__":

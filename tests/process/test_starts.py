@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import http.server
 import json
 import os
 import re
 import signal
 import socket
+import threading
 from typing import Any
 
 import pytest
@@ -276,3 +278,26 @@ def test_the_printed_command_starts_the_engine_that_was_proven(stage: Stage) -> 
     ended = stage.run("--check")
     (words,) = ended.out.splitlines()
     assert stage.lines("attempt")[1]["argv"] == words.split()
+
+
+class _Healthy(http.server.BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.end_headers()
+
+
+def test_somebody_elses_server_on_the_port_is_not_taken_for_the_engine(stage: Stage) -> None:
+    """It took the port while the engine loaded, answered /health, and the run said READY."""
+    stage.play(ok(delay_s={"import": 60}))
+    process = stage.launch("--no-prove")
+    stage.line("attempt")
+    with http.server.HTTPServer(("127.0.0.1", stage.port), _Healthy) as other:
+        threading.Thread(target=other.serve_forever, daemon=True).start()
+        ended = stage.end(process)
+        other.shutdown()
+    assert ended.code == 5, ended.err
+    assert stage.lines("ready") == []
+    (failed,) = stage.lines("failed")
+    assert failed["failure"]["kind"] == "port_in_use"
+    assert f"pid {os.getpid()}" in failed["failure"]["line"]
+    assert stage.left() == []
