@@ -10,6 +10,7 @@ import queue
 import signal
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from io import FileIO
@@ -47,6 +48,9 @@ RELEASE_WAIT_S = 15.0
 RELEASE_POLL_S = 0.1
 RELEASE_SLACK_BYTES = {DeviceKind.CUDA: 256 << 20, DeviceKind.CPU: 1 << 30}
 """How far below the free memory before the start still counts as returned: other processes move it too."""
+STILL_READINGS = 6
+STILL_BYTES = {DeviceKind.CUDA: 64 << 20, DeviceKind.CPU: 256 << 20}
+"""Readings so close together over half a second stand still: what is missing is another process's now."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,13 +254,23 @@ class Supervisor:
             self._events.put(machine.MemorySettled(attempt, self._measure()))
             return
         enough = before.free_bytes - RELEASE_SLACK_BYTES.get(before.kind, 0)
+        readings: deque[int] = deque(maxlen=STILL_READINGS)
+
+        def awaited(device: Device) -> bool:
+            readings.append(device.free_bytes or 0)
+            moves = max(readings) - min(readings) > STILL_BYTES.get(before.kind, 0)
+            return readings[-1] < enough and (moves or len(readings) < STILL_READINGS)
+
         retrying = tenacity.Retrying(
-            retry=tenacity.retry_if_result(lambda device: (device.free_bytes or 0) < enough),
+            retry=tenacity.retry_if_result(awaited),
             stop=tenacity.stop_after_delay(RELEASE_WAIT_S),
             wait=tenacity.wait_fixed(RELEASE_POLL_S),
             retry_error_callback=_last_answer,
         )
-        self._events.put(machine.MemorySettled(attempt, retrying(self._measure)))
+        settled = retrying(self._measure)
+        if settled.free_bytes is not None:
+            self._baseline = settled  # what the next start finds, neighbours included
+        self._events.put(machine.MemorySettled(attempt, settled))
 
     def _measure(self) -> Device:
         return hardware.measure(self._baseline.kind, cards=self.job.wish.cards, environment=self.job.environment)

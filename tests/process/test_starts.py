@@ -10,6 +10,7 @@ import re
 import signal
 import socket
 import threading
+import time
 from typing import Any
 
 import pytest
@@ -301,3 +302,14 @@ def test_somebody_elses_server_on_the_port_is_not_taken_for_the_engine(stage: St
     assert failed["failure"]["kind"] == "port_in_use"
     assert f"pid {os.getpid()}" in failed["failure"]["line"]
     assert stage.left() == []
+
+
+def test_memory_that_a_neighbour_took_meanwhile_is_not_waited_for(stage: Stage) -> None:
+    """Every attempt once waited 15 s for memory that another process had."""
+    stage.play(Outcome(kind="kv_too_small"), ok())
+    since = time.monotonic()
+    process = stage.launch(module=drive(stage, free_gib=12))
+    stage.line("ready")
+    assert time.monotonic() - since < 10
+    process.send_signal(signal.SIGTERM)
+    assert stage.end(process).code == 0
