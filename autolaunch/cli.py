@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
@@ -177,17 +178,17 @@ def serve(ctx: click.Context, /, **chosen: Any) -> None:
 def diagnose(file: str, as_json: bool) -> None:
     """Say why an engine's start failed, from its log FILE (or standard input)."""
     from autolaunch.diagnose import advice, to_json  # noqa: PLC0415
-    from autolaunch.diagnose import diagnose as judge  # noqa: PLC0415
     from autolaunch.narration import describe  # noqa: PLC0415
+    from autolaunch.output import read_log  # noqa: PLC0415
     from autolaunch.talk import give  # noqa: PLC0415
 
     try:
-        data = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
+        with contextlib.nullcontext(sys.stdin.buffer) if file == "-" else Path(file).open("rb") as log:
+            failure = read_log(log)
     except OSError as error:
         raise WishError(
             f"{file} cannot be read: {error.strerror}", hint="give a log file, or - for standard input"
         ) from error
-    failure = judge(data)
     if as_json:
         give(json.dumps(to_json(failure), ensure_ascii=False))
         return

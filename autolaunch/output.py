@@ -5,14 +5,17 @@ I/O. Owns chunking, redaction and the log file; what a line means is `diagnose`'
 
 from __future__ import annotations
 
+import codecs
 import json
 import os
 import select
 from collections.abc import Callable, Sequence
 from io import FileIO
 from pathlib import Path
+from typing import BinaryIO
 
 from autolaunch.diagnose import Scanner, interesting
+from autolaunch.failure import Failure
 from autolaunch.redaction import behind_its_name
 
 PATIENCE_S = 1.0
@@ -27,6 +30,34 @@ DULL_SHAPES = 1024
 """How many shapes of lines (each digit a 0) are remembered to be of no interest: a flood repeats a few."""
 
 _SHAPE = bytes.maketrans(b"123456789", b"000000000")
+
+
+class Lines:
+    """Cuts bytes into whole lines for `take`; of a line without an end only its head and its newest end are kept."""
+
+    def __init__(self, take: Callable[[bytes], None]) -> None:
+        self._take = take
+        self._line = b""
+        self._head = b""
+
+    def feed(self, block: bytes) -> None:
+        """Take the next bytes; hand on the lines that are whole, without the last one's end."""
+        data = self._line + block
+        end = data.rfind(b"\n") + 1
+        whole, line = data[:end], data[end:]
+        if whole and self._head:
+            whole, self._head = self._head + whole, b""
+        if len(line) > LONG_LINE_BYTES:
+            self._head = self._head or line[:KEPT_END_BYTES]
+            line = line[-KEPT_END_BYTES:]
+        self._line = line
+        if whole:
+            self._take(whole[:-1])
+
+    def finish(self) -> None:
+        """Hand on what was left without a line's end."""
+        if self._line:
+            self.feed(b"\n")
 
 
 class Output:
@@ -53,8 +84,7 @@ class Output:
         self._hidden = _spellings(hidden)
         self._plain = [(secret.encode("utf-8", "surrogateescape"), behind_its_name(secret)) for secret in plain]
         self._carry = b""
-        self._line = b""
-        self._head = b""
+        self._lines = Lines(self._judge)
         self._dull: set[bytes] = set()
         self._judging = True
         self._patience_s = PATIENCE_S
@@ -76,8 +106,7 @@ class Output:
         """Take what was left without a line's end, and close the file."""
         self._pass_on(self._hide(self._carry))
         self._carry = b""
-        if self._line:
-            self._scan(b"\n")
+        self._lines.finish()
         if self._file is not None:
             self._file.close()
             self._file = None
@@ -97,7 +126,7 @@ class Output:
         self._write(block)
         if self._judging:
             try:
-                self._scan(block)
+                self._lines.feed(block)
             except Exception as error:  # a fault in the diagnosis must stop neither the engine nor its log
                 self._judging = False
                 self._warn(f"the diagnosis failed on the engine's output ({error!r}); its exit alone is judged")
@@ -114,20 +143,6 @@ class Output:
                 self._patience_s = PATIENCE_S if offer(self._echo, block, self._patience_s) else 0.0
             except OSError:
                 self._echo = None
-
-    def _scan(self, block: bytes) -> None:
-        """Give whole lines to the scanner; of a line without an end only its head and its newest end are kept."""
-        data = self._line + block
-        end = data.rfind(b"\n") + 1
-        whole, line = data[:end], data[end:]
-        if whole and self._head:
-            whole, self._head = self._head + whole, b""
-        if len(line) > LONG_LINE_BYTES:
-            self._head = self._head or line[:KEPT_END_BYTES]
-            line = line[-KEPT_END_BYTES:]
-        self._line = line
-        if whole:
-            self._judge(whole[:-1])
 
     def _judge(self, lines: bytes) -> None:
         """Feed the scanner the lines that may matter to it and skip the rest, told apart by their shapes."""
@@ -199,6 +214,25 @@ def pump(descriptor: int, output: Output, *, on_block: Callable[[], None]) -> No
         os.close(descriptor)
         output.finish()
         on_block()
+
+
+def read_log(file: BinaryIO) -> Failure:
+    """Return the verdict on a log of any length, or any excerpt of one; OSError where it cannot be read."""
+    scanner = Scanner(excerpt=True)
+
+    def take(lines: bytes) -> None:
+        for line in lines.split(b"\n"):
+            scanner.feed(line.decode("utf-8", "replace"))
+
+    lines = Lines(take)
+    data = file.read(CHUNK_BYTES)
+    wide = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))  # a log redirected by PowerShell
+    decoder = codecs.getincrementaldecoder("utf-16")("replace") if wide else None
+    while data:
+        lines.feed(data if decoder is None else decoder.decode(data).encode("utf-8", "replace"))
+        data = file.read(CHUNK_BYTES)
+    lines.finish()
+    return scanner.conclude(None)
 
 
 def open_log(folder: Path, attempt: int) -> FileIO:

@@ -1,0 +1,62 @@
+"""Whole lines in bounded memory, and the same verdict on a log however it is read."""
+
+from __future__ import annotations
+
+import io
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from autolaunch.diagnose import diagnose
+from autolaunch.output import KEPT_END_BYTES, LONG_LINE_BYTES, Lines, read_log
+
+LOGS = sorted((Path(__file__).parents[1] / "data").rglob("*.log"))
+
+
+@pytest.mark.parametrize("log", LOGS, ids=lambda log: log.name)
+def test_a_log_is_judged_the_same_in_chunks_as_whole(log: Path) -> None:
+    assert read_log(io.BytesIO(log.read_bytes())) == diagnose(log.read_bytes())
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-8"])
+def test_a_log_of_any_encoding_is_read(encoding: str) -> None:
+    text = "ärger\n" * 50_000 + "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB\n"
+    found = read_log(io.BytesIO(text.encode(encoding)))
+    assert found == diagnose(text)
+    assert found.line_number == 50_001
+
+
+def test_no_log_at_all_is_judged() -> None:
+    assert read_log(io.BytesIO(b"")) == diagnose(b"")
+
+
+def test_of_a_line_without_an_end_head_and_end_are_kept() -> None:
+    seen: list[bytes] = []
+    lines = Lines(seen.append)
+    lines.feed(b"first\nhead")
+    for _ in range(20):
+        lines.feed(b"x" * LONG_LINE_BYTES)
+    lines.feed(b"end")
+    lines.finish()
+    assert seen[0] == b"first"
+    assert seen[1].startswith(b"head")
+    assert seen[1].endswith(b"end")
+    assert len(seen[1]) < LONG_LINE_BYTES + 3 * KEPT_END_BYTES
+
+
+def test_a_long_log_is_diagnosed_in_bounded_memory(tmp_path: Path) -> None:
+    """353 MB once took 1.25 GB."""
+    log = tmp_path / "long.log"
+    block = b"x" * 200 + b"\n"
+    with log.open("wb") as file:
+        for _ in range(60):
+            file.write(block * 5000)
+        file.write(b"y" * 20_000_000)
+    script = (
+        "import sys; from autolaunch.output import read_log; read_log(open(sys.argv[1], 'rb'));"
+        "print(next(line.split()[1] for line in open('/proc/self/status') if line.startswith('VmHWM')))"
+    )
+    said = subprocess.run([sys.executable, "-c", script, str(log)], capture_output=True, check=True)
+    assert int(said.stdout) < 80_000
