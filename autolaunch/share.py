@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
-from autolaunch.case import RAISING, TAKEN, Case, Limits, Proposal
+from autolaunch.case import RAISING, TAKEN, TOO_MUCH, Case, Limits, Proposal
 from autolaunch.facts import GIB, Device, DeviceKind
 from autolaunch.failure import Kind
 from autolaunch.strategy import Rung
@@ -23,6 +23,9 @@ STEP = 0.005
 
 CLOSE = 0.015
 """How near two shares that failed in opposite directions may come before the room between them is not worth a start."""
+
+WIDEST = 0.1
+"""The largest margin taken without a number that asks for more: 93 MiB too few once cost half of a card."""
 
 SLACK_GIB = 0.05
 """What a computed need is rounded up by, beside 2 %: the engine prints two decimals."""
@@ -150,15 +153,15 @@ def _lower(rung: Rung, case: Case) -> Iterator[Proposal]:
     now = case.utilization
     if case.failure.kind in (Kind.GRAPH_OOM, Kind.OOM) and case.before_cache:
         return  # the budget was not taken yet: a smaller one leaves as little room for compiling
-    if case.failure.kind in (Kind.GRAPH_OOM, Kind.SAMPLER_OOM) and case.bounds.overruns > 1 and not case.last_resort:
-        return  # a little less was no cure: fewer or no graphs, fewer sequences
+    if case.failure.kind in TOO_MUCH and case.bounds.overruns > 1 and not case.last_resort:
+        return  # a little less was no cure: fewer or no graphs, fewer sequences and tokens
     if case.failure.kind is Kind.FREE_MEMORY_LOW:
         to, why = _to_what_is_free(case)
     else:
         to, why = _by_what_is_short(case)
     lowest = max(rung.min, case.bounds.too_low + STEP if case.bounds.too_low else 0.0)
     if to < lowest and case.failure.kind is not Kind.FREE_MEMORY_LOW:
-        to = down((now + lowest) / 2)
+        to, why = down((now + lowest) / 2), f"{why}; half of the way down to {lowest:.3f}, which is the least"
     if lowest <= to <= now - STEP + 1e-9:
         yield Proposal({"gpu_memory_utilization": to}, why)
 
@@ -182,14 +185,17 @@ def _to_what_is_free(case: Case) -> tuple[float, str]:
 
 
 def _by_what_is_short(case: Case) -> tuple[float, str]:
-    """Return the share less the shortfall and a margin that doubles with every further failure of its kind."""
+    """Return the share less the shortfall, at least by a margin that doubles with every further failure of its kind."""
     now, total, bounds = case.utilization, case.total_gib, case.bounds
     tried, free = case.number("tried_to_allocate_mib"), case.number("free_gib")
     least = (0.03 if case.failure.kind is Kind.GRAPH_OOM else 0.05) * 2 ** max(0, min(bounds.overruns, 4) - 1)
+    least = min(least, WIDEST)
     short = max(0.0, tried / 1024 - (free or 0.0)) / total if tried and total else 0.0
     to = down(now - min(0.5, max(least, short + 0.01)))
-    if case.failure.kind in TAKEN and case.measured_rightly:
-        to = min(to, free_cap(case.situation.device))
-    if tried is not None:
-        return to, f"an allocation of {tried:.0f} MiB did not fit beside the budget"
-    return to, "leaves that share outside the engine's budget"
+    what = "ran out of memory beside the budget" if tried is None else f"{tried:.0f} MiB did not fit beside the budget"
+    if case.failure.kind in TAKEN and case.measured_rightly and free_cap(case.situation.device) < to:
+        return free_cap(case.situation.device), f"{what}; no more than this share is free"
+    if short + 0.01 > least:
+        return to, f"{what}: so much less, and a little"
+    again = f", after {bounds.overruns} failures of this kind" if bounds.overruns > 1 else ""
+    return to, f"{what}: {least:.0%} of the memory is left outside it{again}"

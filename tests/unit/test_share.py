@@ -160,6 +160,10 @@ FREE = {"free_gib": 40.0, "total_gib": 100.0, "utilization": 0.9, "requested_gib
         (case(Kind.GRAPH_OOM, 0.9, bounds=Bounds(overruns=2), effort=Effort.LAST_RESORT), 0.84),
         (case(Kind.SAMPLER_OOM, 0.9), 0.85),
         (case(Kind.RUNTIME_OOM, 0.9), 0.85),
+        (case(Kind.RUNTIME_OOM, 0.9, bounds=Bounds(overruns=2)), None),
+        (case(Kind.OOM, 0.9, bounds=Bounds(overruns=2)), None),
+        (case(Kind.RUNTIME_OOM, 0.9, bounds=Bounds(overruns=4), effort=Effort.LAST_RESORT), 0.8),
+        (case(Kind.KV_ALLOC_OOM, 0.9, bounds=Bounds(overruns=4)), 0.8),
         (case(Kind.OOM, 0.9, numbers={"tried_to_allocate_mib": 1e12}), 0.4),
         (case(Kind.OOM, 0.06), 0.055),
         (case(Kind.OOM, 0.05), None),
@@ -176,6 +180,25 @@ def test_the_reason_has_both_numbers() -> None:
     assert [proposal.why for proposal in utilization(RUNG, found)] == [
         "10.00 GiB more make room for the whole KV cache, of 100.00 GiB in all"
     ]
+
+
+@pytest.mark.parametrize(
+    ("found", "why"),
+    [
+        (case(Kind.RUNTIME_OOM, 0.9), "ran out of memory beside the budget: 5% of the memory is left outside it"),
+        (case(Kind.KV_ALLOC_OOM, 0.9, numbers={"tried_to_allocate_mib": 93.0}, bounds=Bounds(overruns=2)),
+         "93 MiB did not fit beside the budget: 10% of the memory is left outside it, after 2 failures of this kind"),
+        (case(Kind.KV_ALLOC_OOM, 0.9, numbers={"tried_to_allocate_mib": 10240.0}),
+         "10240 MiB did not fit beside the budget: so much less, and a little"),
+        (case(Kind.KV_ALLOC_OOM, 0.9, device=card(60)),
+         "ran out of memory beside the budget; no more than this share is free"),
+        (case(Kind.KV_ALLOC_OOM, 0.9, bounds=Bounds(too_low=0.86)),
+         "ran out of memory beside the budget: 5% of the memory is left outside it; half of the way down to 0.865, "
+         "which is the least"),
+    ],
+)  # fmt: skip
+def test_the_reason_is_the_one_that_decided(found: Case, why: str) -> None:
+    assert [proposal.why for proposal in utilization(RUNG, found)] == [why]
 
 
 def test_a_literal_ladder_takes_the_next_lower_value_whatever_failed() -> None:
