@@ -100,7 +100,7 @@ class Proposal:
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One failed attempt as a rung sees it."""
+    """One failed attempt as a rung sees it; `lighter` says that a rung could still load the weights in fewer bits."""
 
     failure: Failure
     settings: Settings
@@ -110,6 +110,7 @@ class Case:
     bounds: Bounds = Bounds()
     pins: frozenset[str] = frozenset()
     effort: Effort = Effort.SPARING
+    lighter: bool = True
 
     @property
     def last_resort(self) -> bool:

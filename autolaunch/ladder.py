@@ -26,7 +26,7 @@ from autolaunch.case import RAISING, TAKEN, TOO_MUCH, Bounds, Case, Effort, Limi
 from autolaunch.facts import GIB, DeviceKind, Situation
 from autolaunch.failure import Failure, Kind, Phase
 from autolaunch.figures import Effective
-from autolaunch.rungs import RUNGS, usual_seqs
+from autolaunch.rungs import RUNGS, lighter_weights, usual_seqs
 from autolaunch.settings import AUTO, Change, Settings, changes, flag, show
 from autolaunch.share import STEP, free_cap, host_share, memory_cap
 from autolaunch.strategy import Rung, Strategy
@@ -199,7 +199,7 @@ class _Question:
 
     def case(self, effort: Effort = Effort.SPARING) -> Case:
         climb = self.climb
-        return Case(
+        case = Case(
             self.failure,
             climb.settings,
             self.effective,
@@ -209,6 +209,9 @@ class _Question:
             pins=climb.pins,
             effort=effort,
         )
+        rungs = (rung for rung in climb.strategy.rungs if rung.name == "quantized_weights" and rung.answers & RAISING)
+        ways = (way for rung in rungs for way in lighter_weights(rung, case))
+        return replace(case, lighter=any(climb.pins.isdisjoint(way.values) for way in ways))
 
     def returned(self) -> Step | None:
         """Answer memory that was not there during the start and is now: a larger share instead of a concession."""

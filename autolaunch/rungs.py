@@ -139,12 +139,16 @@ def eager(_: Rung, case: Case) -> Iterator[Proposal]:
 
 def quantized_weights(rung: Rung, case: Case) -> Iterator[Proposal]:
     """Load the weights in fewer bits, by the allowed methods that this card and engine can run, in their order."""
-    settings, situation = case.settings, case.situation
-    if situation.model.quantization is not None or settings.model is not None:
-        return
     if case.failure.kind is Kind.KV_ALLOC_OOM and not case.pool_is_fixed:
         return  # what the weights free goes to the cache: the engine would take as much
-    if not _within_reach(case, weights=True):
+    if _within_reach(case, weights=True):
+        yield from lighter_weights(rung, case)
+
+
+def lighter_weights(rung: Rung, case: Case) -> Iterator[Proposal]:
+    """Return every way that is left to load the weights in fewer bits, whether or not it cures anything."""
+    settings, situation = case.settings, case.situation
+    if situation.model.quantization is not None or settings.model is not None:
         return
     tried = settings.quantization
     if tried is not None and (tried not in rung.methods or "quantization" in case.pins):
@@ -179,32 +183,37 @@ def _within_reach(case: Case, *, weights: bool) -> bool:
 
     What is missing is in the engine's numbers; against it stand the memory that a higher share could still
     take, all that is neither weights nor cache, and with `weights` their bytes, of which at best `MOST_SAVED`
-    goes. Beyond SPARING only what no concession at all can cure is passed over.
+    goes. Beyond SPARING only what no concession at all can cure is passed over: fewer bits count as long as a
+    rung is left for them, and a context may fall to the least of use. A cache that the user sized in bytes
+    grows with nothing.
     """
     available, overhead, total = case.available_kv_gib, case.overhead_gib, case.total_gib
     if case.effort is Effort.BLIND or case.failure.kind not in RAISING:
         return True
+    if case.pool_is_fixed:
+        return False
     if available is None or overhead is None or total is None:
         return True
     missing = -available
-    if case.failure.kind is Kind.KV_TOO_SMALL and case.effort is Effort.SPARING:
+    if case.failure.kind is Kind.KV_TOO_SMALL:
         missing = _least_needed_gib(case) - available
     room = 0.0
     if "gpu_memory_utilization" not in case.pins:
         room = max(0.0, ceiling(Rung("utilization", frozenset()), case) - case.utilization) * total
-    if weights or case.effort is not Effort.SPARING:
+    if weights or (case.lighter and case.effort is not Effort.SPARING):
         room += (case.effective.weights_gib or math.inf) * MOST_SAVED
     return missing <= room + overhead
 
 
 def _least_needed_gib(case: Case) -> float:
-    """Return the cache for the shortest context that is wished: a pinned one, else the floor."""
+    """Return the cache for the shortest context that is wished: a pinned one, else the floor of this effort."""
     needed, now = case.needed_kv_gib, case.context
     if not needed or not now:
         return 0.0
     if "max_model_len" in case.pins and case.settings.max_model_len != AUTO:
         return needed
-    return needed * min(1.0, case.limits.min_context / now)
+    floor = case.limits.min_context if case.effort is Effort.SPARING else case.limits.least_context
+    return needed * min(1.0, floor / now)
 
 
 RUNGS: Mapping[str, Callable[[Rung, Case], Iterator[Proposal]]] = {

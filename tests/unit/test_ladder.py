@@ -204,6 +204,28 @@ def test_a_share_between_too_little_and_too_much_lessens_the_demand_at_what_is_f
     assert answer.climb.settings == Settings(0.499, AUTO, max_num_seqs=32, max_num_batched_tokens=1024)
 
 
+def test_an_end_that_the_numbers_prove_comes_at_once() -> None:
+    """1.86 GiB were missing and 1.24 could be saved at most: four starts, half a minute each, for nothing."""
+    card = replace(SITUATION, device=Device(DeviceKind.CUDA, "card", int(79.18 * GIB), int(79 * GIB), (9, 0)))
+    pinned, said = Settings(max_model_len=131072), Effective(131072, available_kv_gib=3.14, weights_gib=17.56)
+    numbers = {"needed_kv_gib": 5.0, "available_kv_gib": 3.14, "max_seq_len": 131072, "estimated_max_len": 82304}
+    held = climb(pinned, strategy="keep-quality", situation=card, memory_bytes=22 * GIB)
+    assert held.settings.gpu_memory_utilization == 0.277
+    end(held, Kind.KV_TOO_SMALL, numbers, device=card.device, said=said)
+    lighter = climb(pinned, situation=card, memory_bytes=22 * GIB)
+    assert step(lighter, Kind.KV_TOO_SMALL, numbers, device=card.device, said=said).rung == "quantized_weights"
+
+
+def test_a_server_that_runs_out_loses_a_little_memory_once_and_then_requests() -> None:
+    """93 MiB too few took the share from 0.92 over 0.87, 0.77 and 0.57 to 0.17."""
+    found, rungs = climb(), []
+    for _ in range(3):
+        answer = step(found, Kind.RUNTIME_OOM, {"tried_to_allocate_mib": 93.0, "free_gib": 0.0, "total_gib": 24.0})
+        found = answer.climb
+        rungs.append((answer.rung, found.settings.gpu_memory_utilization))
+    assert rungs == [("utilization", 0.87), ("batch", 0.87), ("utilization", 0.82)]
+
+
 # Pins
 
 

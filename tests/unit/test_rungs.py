@@ -182,6 +182,21 @@ def test_what_the_numbers_prove_too_small_is_passed_over(found: Case, cures: boo
     assert bool(values("eager", found)) is bool(values("batch", found)) is cures
 
 
+def test_a_cache_that_the_user_sized_grows_with_no_concession() -> None:
+    for kind in (Kind.KV_NONE, Kind.KV_TOO_SMALL):
+        for effort in (Effort.SPARING, Effort.FULL, Effort.LAST_RESORT):
+            found = case(kind, KV, pins=PINNED_SHARE, effort=effort, **ABLE)
+            assert not values("batch", found)
+            assert not values("eager", found)
+            assert not values("quantized_weights", found, methods=QUANTIZE_METHODS)
+    assert values("context", case(Kind.KV_TOO_SMALL, KV, pins=PINNED_SHARE)) == [{"max_model_len": 70624}]
+
+
+def test_fewer_bits_count_only_while_a_rung_is_left_for_them() -> None:
+    assert values("eager", starving(30.0, effort=Effort.FULL))
+    assert not values("eager", starving(30.0, effort=Effort.FULL, lighter=False))
+
+
 @pytest.mark.parametrize(
     ("found", "expected"),
     [
