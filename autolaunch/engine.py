@@ -46,6 +46,9 @@ STIR_PERIOD_S = 1.0
 IDLE_SHARE = 0.02
 """Processor use below this share of one core is an idle event loop, not work."""
 
+IDLE_BYTES_PER_S = 16 << 10
+"""An idle event loop moves less through its pipes; a slow download or network disk moves more."""
+
 LONGEST_BASE = 40
 """vLLM puts unix sockets with 36-letter names into TMPDIR, and a socket's path holds 107 bytes."""
 
@@ -65,6 +68,7 @@ class EngineProcess:
         self._sized = False
         self._stirred_at = 0.0
         self._cpu_s = 0.0
+        self._moved_bytes = 0
         self.settled = threading.Event()
         self.gone = threading.Event()
         self._temporary = ""
@@ -122,13 +126,15 @@ class EngineProcess:
         return set() if self._warden is None or not self.pid else warden.tree(self._warden.pid, self.pid)
 
     def stir(self) -> None:
-        """Post Stirred if the tree used processor time since the last call; called once in a while."""
+        """Post Stirred if the tree used processor time or moved data since the last call; called once in a while."""
         if self.gone.is_set() or not self.pid:
             return
-        used = _cpu_seconds(self.members())
-        if used - self._cpu_s > IDLE_SHARE * STIR_PERIOD_S:
+        members = self.members()
+        used, moved = _cpu_seconds(members), _moved_bytes(members)
+        busy = used - self._cpu_s > IDLE_SHARE * STIR_PERIOD_S
+        if busy or moved - self._moved_bytes > IDLE_BYTES_PER_S * STIR_PERIOD_S:
             self._post(Stirred(self.attempt))
-        self._cpu_s = used
+        self._cpu_s, self._moved_bytes = used, moved
 
     def _on_block(self) -> None:
         scanner = self._scanner
@@ -254,4 +260,17 @@ def _cpu_seconds(members: Iterable[int]) -> float:
         with contextlib.suppress(psutil.Error):
             times = psutil.Process(pid).cpu_times()
             total += times.user + times.system
+    return total
+
+
+def _moved_bytes(members: Iterable[int]) -> int:
+    """Return what these processes have read and written: by calls, and from disk into mapped files.
+
+    A download shows in what it writes: receiving from a socket is not counted by the kernel.
+    """
+    total = 0
+    for pid in members:
+        with contextlib.suppress(OSError):
+            counts = dict(line.split(b": ") for line in Path(f"/proc/{pid}/io").read_bytes().splitlines())
+            total += sum(int(counts[name]) for name in (b"rchar", b"wchar", b"read_bytes"))
     return total

@@ -9,6 +9,7 @@ import os
 import re
 import signal
 import socket
+import sys
 import threading
 import time
 from typing import Any
@@ -78,6 +79,19 @@ def test_a_start_that_is_silent_and_idle_is_stalled(stage: Stage) -> None:
     ended = stage.run("--stall-timeout", "2")
     assert ended.code == 4
     assert "no output and no processor time for 2 s (stall timeout 2 s)" in ended.err
+
+
+def test_a_start_that_reads_slowly_and_silently_is_not_stalled(stage: Stage) -> None:
+    """A network disk or a slow download uses next to no processor time."""
+    script = stage.folder / "slow.py"
+    script.write_text(
+        "import time\nfile = open('/dev/zero', 'rb', buffering=0)\n"
+        "for _ in range(16): file.read(1 << 16); time.sleep(0.25)\nprint('ValueError: enough')\nraise SystemExit(1)\n"
+    )
+    words = stage.command("--stall-timeout", "2", engine=f"{sys.executable} -S {script}")
+    ended = stage.end(stage.start(words))
+    assert ended.code == 4
+    assert "stall timeout" not in ended.err
 
 
 def test_a_start_that_is_silent_and_busy_is_not_stalled(stage: Stage) -> None:
