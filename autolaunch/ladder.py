@@ -23,11 +23,12 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from autolaunch.case import RAISING, TAKEN, TOO_MUCH, Bounds, Case, Effort, Limits, Proposal
+from autolaunch.ending import End, ending
 from autolaunch.facts import GIB, DeviceKind, Situation
 from autolaunch.failure import Failure, Kind, Phase
 from autolaunch.figures import Effective
 from autolaunch.rungs import RUNGS, lighter_weights, usual_seqs
-from autolaunch.settings import AUTO, Change, Settings, changes, flag, show
+from autolaunch.settings import AUTO, Change, Settings, changes
 from autolaunch.share import STEP, free_cap, host_share, memory_cap
 from autolaunch.strategy import Rung, Strategy
 
@@ -183,7 +184,8 @@ def next_step(climb: Climb, failure: Failure, effective: Effective, situation: S
         return Step(again, RETRY, "memory moved while the engine measured it: the same settings again", ())
     step = ask.returned() or ask.answer() or ask.pinched()
     if step is None:
-        return _exhausted(ask)
+        case = ask.case(Effort.LAST_RESORT)
+        return Exhausted(*ending(End(case, climb.strategy, ask.blocked, ask.climb.retries + 1)))
     return replace(step, climb=replace(step.climb, free_share=situation.device.free_share))
 
 
@@ -326,50 +328,3 @@ def _refused(case: Case) -> float:
     if case.measured_rightly and case.bounds.refusals <= 1 and free_cap(case.situation.device) > free / total:
         return 1.0
     return free / total + STEP
-
-
-def _exhausted(ask: _Question) -> Exhausted:
-    climb, failure = ask.climb, ask.failure
-    closest = [_allow(climb, name, value) for name, value in ask.blocked.items()]
-    if failure.kind is Kind.PROFILING_RACE:
-        why = f"memory moved in each of {climb.retries + 1} starts while the engine measured it"
-        return Exhausted(why, ("wait until the other processes on this device are up, or stop them",))
-    if failure.kind is Kind.HOST_OOM:
-        why = "the host's own memory ran out; no setting of the engine's device memory changes that"
-        return Exhausted(why, ("give the host (or its container) more memory, or stop what uses it",))
-    if not any(failure.kind in rung.answers for rung in climb.strategy.rungs):
-        return Exhausted(f"no rung of the strategy {climb.strategy.name!r} answers {failure.kind}", tuple(closest))
-    closest += [
-        f"free the {holder.used_bytes / GIB:.2f} GiB that {holder.name} (pid {holder.pid}) holds"
-        for holder in sorted(ask.situation.device.holders, key=lambda holder: -(holder.used_bytes or 0))
-        if holder.used_bytes
-    ]
-    if failure.kind is not Kind.FREE_MEMORY_LOW:
-        if climb.limits.floor_is_wish and failure.kind is Kind.KV_TOO_SMALL:
-            closest += _below_floor(ask.case())
-        if climb.settings.quantization is None and climb.settings.model is None:
-            closest.append("serve a smaller or pre-quantized variant of the model")
-    closest.append("use a card with more memory, or more cards with --tensor-parallel-size")
-    why = f"every rung of the strategy {climb.strategy.name!r} that answers {failure.kind} has been used"
-    return Exhausted(why + (" or is pinned" if ask.blocked else ""), tuple(closest[:4]))
-
-
-def _below_floor(case: Case) -> list[str]:
-    fit = case.fitting
-    return [f"allow --min-context {fit} instead of {case.limits.min_context}"] if fit else []
-
-
-def _allow(climb: Climb, name: str, value: Any) -> str:
-    yours = getattr(climb.settings, name)
-    instead = "what your options fix" if yours is None else f"your {show(name, yours)}"
-    option = "--model" if name == "model" else flag(name)
-    if value is True:
-        return f"allow {option} instead of --no-{option.removeprefix('--')}"
-    return f"allow {option} {_typed(name, value)} instead of {instead}"
-
-
-def _typed(name: str, value: Any) -> str:
-    if value is None:
-        return "engine default"
-    shown = show(name, value)
-    return ",".join(map(str, shown)) if isinstance(shown, list) else str(shown)

@@ -196,7 +196,7 @@ def _within_reach(case: Case, *, weights: bool) -> bool:
         return True
     missing = -available
     if case.failure.kind is Kind.KV_TOO_SMALL:
-        missing = _least_needed_gib(case) - available
+        missing = least_needed_gib(case) - available
     room = 0.0
     if "gpu_memory_utilization" not in case.pins:
         room = max(0.0, ceiling(Rung("utilization", frozenset()), case) - case.utilization) * total
@@ -205,7 +205,7 @@ def _within_reach(case: Case, *, weights: bool) -> bool:
     return missing <= room + overhead
 
 
-def _least_needed_gib(case: Case) -> float:
+def least_needed_gib(case: Case) -> float:
     """Return the cache for the shortest context that is wished: a pinned one, else the floor of this effort."""
     needed, now = case.needed_kv_gib, case.context
     if not needed or not now:

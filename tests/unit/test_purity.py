@@ -9,7 +9,7 @@ import pytest
 
 PACKAGE = Path(__file__).parents[2] / "autolaunch"
 PURE = (
-    "advice", "arguments", "case", "causes", "crashes", "diagnose", "events", "facts", "failure", "figures",
+    "advice", "arguments", "case", "causes", "crashes", "diagnose", "ending", "events", "facts", "failure", "figures",
     "frames", "ladder", "logline", "machine", "narration", "phases", "progress", "record", "redaction",
     "rungs", "settings", "share", "sizes", "start", "strategy", "verdict",
 )  # fmt: skip
