@@ -6,7 +6,7 @@ ends a run, and neither does a full disk.
 
 from __future__ import annotations
 
-import contextlib
+import errno
 import json
 import os
 import re
@@ -61,11 +61,15 @@ class RecordFile:
         self._path = path
         self._warn = warn
         self._broken = False
+        self._rest = b""
+        self._patience_s = PATIENCE_S
         try:
-            self._descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK
+            self._descriptor = os.open(path, flags, 0o600)
         except OSError as error:
+            why = "it is a pipe that nobody reads" if error.errno == errno.ENXIO else error.strerror
             raise HostError(
-                f"the record file {path} cannot be opened: {error.strerror}",
+                f"the record file {path} cannot be opened: {why}",
                 hint="choose another file for --record",
             ) from error
 
@@ -73,21 +77,38 @@ class RecordFile:
         """Append an event's line in one write, so that lines of several runs never mix."""
         fields = record.as_json(event, time=now(), run=self._run)
         line = json.dumps(fields, ensure_ascii=False, allow_nan=False).encode("utf-8", "backslashreplace") + b"\n"
+        rest, self._rest = self._rest, b""
+        line = rest + line
         written = 0
         try:
             while written < len(line):
-                written += os.write(self._descriptor, line[written:])
+                written += self._write(line[written:])
         except OSError as error:
-            self._take_back(written)
+            if written < len(rest):
+                self._rest = rest[written:]
+            else:
+                self._take_back(line[len(rest) :], written - len(rest))
             if not self._broken:
                 self._warn(f"the record {self._path} cannot be written: {error.strerror}")
             self._broken = True
 
-    def _take_back(self, written: int) -> None:
-        """Remove the half of a line that a full disk left, so that every line stays whole."""
-        with contextlib.suppress(OSError):  # a pipe has nothing to take back
+    def _write(self, data: bytes) -> int:
+        """Write what is taken, waiting a bounded time for the reader of a full pipe; OSError where it takes nothing."""
+        try:
+            return os.write(self._descriptor, data)
+        except BlockingIOError:
+            if not takes(self._descriptor, self._patience_s):
+                self._patience_s = 0.0  # the engine's supervision must not wait at every event
+                raise
+            return os.write(self._descriptor, data)
+
+    def _take_back(self, line: bytes, written: int) -> None:
+        """Keep every line whole: remove the half that a full disk left, finish later what a full pipe cut."""
+        try:
             if written:
                 os.ftruncate(self._descriptor, os.fstat(self._descriptor).st_size - written)
+        except OSError:  # a pipe
+            self._rest = line[written:]
 
 
 class Voice:
