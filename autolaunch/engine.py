@@ -80,12 +80,13 @@ class EngineProcess:
     def start(self, argv: Sequence[str], environment: Mapping[str, str]) -> None:
         """Start the engine; raise `HostError` where the operating system refuses."""
         warden.prctl(warden.PR_SET_CHILD_SUBREAPER, 1)  # should the warden be killed, its children become ours
-        self._strangers = frozenset(warden.tree(os.getpid(), -1))
         self._temporary = temporary = _temporary_folder(environment)
-        reading, writing = os.pipe()
-        with contextlib.suppress(OSError):
-            fcntl.fcntl(reading, F_SETPIPE_SZ, PIPE_BYTES)
+        reading = writing = -1
         try:
+            self._strangers = frozenset(warden.tree(os.getpid(), -1))
+            reading, writing = os.pipe()
+            with contextlib.suppress(OSError):
+                fcntl.fcntl(reading, F_SETPIPE_SZ, PIPE_BYTES)
             self._warden = subprocess.Popen(
                 [sys.executable, "-I", "-S", str(Path(warden.__file__)), temporary, *argv],
                 stdin=subprocess.PIPE,
@@ -95,13 +96,15 @@ class EngineProcess:
                 start_new_session=True,
             )
         except OSError as error:
-            os.close(reading)
+            if reading >= 0:
+                os.close(reading)
             warden.remove(temporary)
             raise HostError(
                 f"no process can be started: {error}", hint="check the limits of processes and files"
             ) from error
         finally:
-            os.close(writing)
+            if writing >= 0:
+                os.close(writing)
         self._reader = self._thread("output", lambda: pump(reading, self._output, on_block=self._on_block))
         self._thread("facts", self._read_facts)
 

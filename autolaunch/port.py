@@ -28,18 +28,18 @@ def refuse_taken_port(address: Address) -> None:
     if address.uds:
         return
     family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as trial:
-        trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
+    try:
+        with socket.socket(family, socket.SOCK_STREAM) as trial:
+            trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             trial.bind((address.host, address.port))
-        except OSError as error:
-            taken = error.errno == errno.EADDRINUSE
-            holder = _holder(address) if taken else ""
-            place = f"port {address.port}" if taken else f"{address.host or 'any address'}, port {address.port}"
-            raise HostError(
-                f"{place} cannot be listened on: {error.strerror or error}{holder and f' (held by {holder})'}",
-                hint="stop what holds it, or choose another with --port" if taken else "check --host and --port",
-            ) from error
+    except OSError as error:
+        taken = error.errno == errno.EADDRINUSE
+        holder = _holder(address) if taken else ""
+        place = f"port {address.port}" if taken else f"{address.host or 'any address'}, port {address.port}"
+        raise HostError(
+            f"{place} cannot be listened on: {error.strerror or error}{holder and f' (held by {holder})'}",
+            hint="stop what holds it, or choose another with --port" if taken else "check --host and --port",
+        ) from error
 
 
 def stranger(address: Address, members: Iterable[int]) -> str:
