@@ -20,6 +20,10 @@ else:
     import tomli as tomllib
 
 
+_CONFIGURATIONS = ("config.json", "params.json")
+"""A model's own description: as transformers writes it, as Mistral does."""
+
+
 @dataclass(frozen=True, slots=True)
 class Entry:
     """A model as it will be given to the engine: an alias of the catalogue, a hub id or a folder."""
@@ -54,7 +58,7 @@ def find_model(name: str) -> Entry:
         return known[name.lower()]
     path = Path(name).expanduser()
     if name and path.is_dir():
-        if not any(path.glob("*.json")) and not any(path.glob("*.gguf")):
+        if not any((path / file).is_file() for file in _CONFIGURATIONS) and not any(path.glob("*.gguf")):
             raise WishError(f"the folder {name} holds no model: no config.json in it", hint="give the model's folder")
         return Entry(name=name, model=str(path))
     if path.is_file() and path.suffix == ".gguf":

@@ -25,6 +25,18 @@ def test_a_folder_with_a_configuration_is_a_model(tmp_path: Path) -> None:
     assert find_model(str(tmp_path)) == Entry(str(tmp_path), str(tmp_path))
 
 
+def test_a_folder_in_the_mistral_format_is_a_model(tmp_path: Path) -> None:
+    (tmp_path / "params.json").write_text("{}")
+    assert find_model(str(tmp_path)) == Entry(str(tmp_path), str(tmp_path))
+
+
+def test_a_folder_with_some_json_is_no_model(tmp_path: Path) -> None:
+    """/tmp was taken for a model because of somebody's notes in it."""
+    (tmp_path / "notes.json").write_text("{}")
+    with pytest.raises(WishError, match="holds no model"):
+        find_model(str(tmp_path))
+
+
 def test_a_gguf_file_is_a_model(tmp_path: Path) -> None:
     file = tmp_path / "m.gguf"
     file.write_bytes(b"GGUF")
