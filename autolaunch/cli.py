@@ -95,6 +95,7 @@ class ServeCommand(click.Command):
             if isinstance(p, click.Option)
         }
         parts = split(args, {**own, "--help": False, "-h": False})
+        _refuse_empty(parts.own)
         if parts.stray:
             raise WishError(
                 f"unexpected argument {parts.stray[0]!r} behind the model {parts.model!r}",
@@ -103,6 +104,15 @@ class ServeCommand(click.Command):
         ctx.meta["engine_args"] = parts.engine
         ctx.meta["model"] = parts.model
         return super().parse_args(ctx, list(parts.own))
+
+
+def _refuse_empty(own: Sequence[str]) -> None:
+    """Raise `WishError` for an option of ours with an empty value; what --engine needs is said elsewhere."""
+    for index, token in enumerate(own):
+        name, given, value = token.partition("=")
+        empty = (given and not value) or own[index + 1 : index + 2] == ("",)
+        if token.startswith("--") and empty and name != "--engine":
+            raise WishError(f"{name} is given an empty value", hint="give a value, or leave the option out")
 
 
 @click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})

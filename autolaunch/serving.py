@@ -17,7 +17,7 @@ from autolaunch.arguments import given
 from autolaunch.case import Limits
 from autolaunch.catalog import find_model
 from autolaunch.errors import ExitCode, HostError, WishError
-from autolaunch.facts import DeviceKind, Situation
+from autolaunch.facts import Device, DeviceKind, Model, Situation
 from autolaunch.installation import Installation, find_engine
 from autolaunch.model import look_at
 from autolaunch.narration import Scene
@@ -57,11 +57,11 @@ class Options:
 
 def start(model: str | None, engine_args: Sequence[str], options: Options) -> ExitCode:
     """Make the wish and the run, supervise it to its end. Raises `AutolaunchError` before anything is started."""
-    wish, strategy = _wish(model, engine_args, options)
+    wish, facts, strategy = _wish(model, engine_args, options)
     installation = find_engine(options.engine, version=options.engine_version, environment=os.environ)
     refuse_taken_port(wish.address)
     swept = sweep(os.environ)
-    run = _run(wish, strategy, installation, options)
+    run = _run(wish, strategy, Situation(_device(wish, installation, options), installation.engine, facts), options)
     talk, job = _open(wish, installation, options, run)
     supervisor = Supervisor(job, run)
     supervisor.take_signals()
@@ -78,7 +78,7 @@ def start(model: str | None, engine_args: Sequence[str], options: Options) -> Ex
     return code
 
 
-def _wish(model: str | None, engine_args: Sequence[str], options: Options) -> tuple[Wish, Strategy]:
+def _wish(model: str | None, engine_args: Sequence[str], options: Options) -> tuple[Wish, Model, Strategy]:
     if model is None:
         model, engine_args = model_from(engine_args)
     if model is None:
@@ -88,7 +88,8 @@ def _wish(model: str | None, engine_args: Sequence[str], options: Options) -> tu
         )
     strategy = load_strategy(options.strategy)
     limits = limits_of(options)
-    return make_wish(find_model(model), engine_args, limits, environment=os.environ), strategy
+    entry = find_model(model)
+    return make_wish(entry, engine_args, limits, environment=os.environ), look_at(entry), strategy
 
 
 def limits_of(options: Options) -> Limits:
@@ -103,19 +104,23 @@ def limits_of(options: Options) -> Limits:
     )
 
 
-def _run(wish: Wish, strategy: Strategy, installation: Installation, options: Options) -> machine.Run:
+def _device(wish: Wish, installation: Installation, options: Options) -> Device:
     device = hardware.measure(installation.engine.device, cards=wish.cards)
     if options.memory is not None and device.total_bytes is None:
         raise HostError(
             "--memory needs the card's size, which cannot be read here", hint="use --gpu-memory-utilization"
         )
-    situation = Situation(device, installation.engine, look_at(find_model(wish.model)))
+    return device
+
+
+def _run(wish: Wish, strategy: Strategy, situation: Situation, options: Options) -> machine.Run:
     climb = ladder.begin(strategy, wish.limits, wish.pinned, pins=wish.pins, situation=situation)
     policy = machine.Policy(
         max_attempts=options.max_attempts or strategy.max_attempts,
         start_timeout_s=options.start_timeout,
         stall_timeout_s=options.stall_timeout,
         check=options.check,
+        prove=not options.no_prove,
         url=wish.address.url,
         options=given(wish.engine_args),
     )
@@ -143,7 +148,10 @@ def _greet(wish: Wish, strategy: Strategy, situation: Situation) -> None:
     engine, device = situation.engine, situation.device
     version = f"vLLM {engine.version}" if engine.version else "an engine of unknown version"
     say(f"autolaunch {__version__}: {wish.model}, {version}, strategy {strategy.name}")
-    say(f"  {device.name or 'memory unknown'}: {gib(device.free_bytes)} free of {gib(device.total_bytes)}")
+    if device.total_bytes is None:
+        say(f"  {device.name or 'no card was found'}, memory unknown")
+    else:
+        say(f"  {device.name or 'memory'}: {gib(device.free_bytes)} free of {gib(device.total_bytes)}")
 
 
 def _basis(settings: Settings, pins: frozenset[str], measured: bool) -> dict[str, str]:

@@ -78,14 +78,14 @@ class Supervisor:
         self._engine: EngineProcess | None = None
         self._baseline: Device = run.situation.device
         self._exit_code: ExitCode | None = None
+        self._keeps_logs = True
         self.proven: Settings | None = None
         told = (given(job.wish.engine_args), job.environment, job.installation.command)
         self._secrets = tuple(dict.fromkeys((*job.wish.secrets, *secrets_in(*told))))
         self._plain_secrets = plain_secrets_in(*told)
 
     def run(self) -> ExitCode:
-        """Run until the end; return the exit code. Call it from the main thread: it takes the signals."""
-        self.take_signals()
+        """Run until the end; return the exit code. `take_signals` comes first."""
         self._take(machine.Begun())
         while self._exit_code is None:
             self._take(self._next_event())
@@ -143,7 +143,9 @@ class Supervisor:
     def _launch(self, launch: machine.Launch) -> None:
         job, attempt = self.job, launch.attempt
         argv = self.argv(launch.settings)
-        told = record.Attempted(attempt, launch.rung, self.shown_argv(launch.settings), launch.settings)
+        told = record.Attempted(
+            attempt, launch.rung, self.shown_argv(launch.settings), launch.settings, launch.climbing
+        )
         output = self._engine = None
         try:
             refuse_taken_port(job.wish.address)
@@ -182,7 +184,9 @@ class Supervisor:
         try:
             return open_log(self.job.log_folder, attempt)
         except OSError as error:
-            self.job.warn(f"the engine's output cannot be kept in {self.job.log_folder}: {error}")
+            if self._keeps_logs:
+                self.job.warn(f"the engine's output cannot be kept in {self.job.log_folder}: {error}")
+            self._keeps_logs = False
             return None
 
     # --- watching

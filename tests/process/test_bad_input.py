@@ -61,6 +61,8 @@ USAGE = {
     "an endless time": (["--stall-timeout", "inf"], "--stall-timeout"),
     "a share above one": (["--gpu-memory-utilization", "1.5"], "gpu-memory-utilization"),
     "an option without its value": (["--strategy"], "--strategy"),
+    "an empty record": (["--record", ""], "--record is given an empty value"),
+    "an empty strategy": (["--strategy="], "--strategy is given an empty value"),
     "two models": (["--model", "other"], "--model"),
     "a second word": (["surplus"], "surplus"),
     "an engine log of another kind": (["--engine-log", "both"], "--engine-log"),
@@ -164,6 +166,27 @@ def test_a_record_that_cannot_be_opened_is_said_and_leaves_no_run_folder(stage: 
     assert "/no/such/folder/record" in ended.err
     assert "hint: " in ended.err
     assert list((stage.state / "runs").iterdir()) == []
+
+
+def test_a_record_that_is_a_pipe_without_a_reader_is_said_at_once(stage: Stage) -> None:
+    """Opening it once waited for a reader before a word was said."""
+    pipe = stage.folder / "pipe"
+    os.mkfifo(pipe)
+    ended = stage.end(stage.start([sys.executable, "-m", "autolaunch", *serve(stage, "--record", str(pipe))]), 10)
+    assert ended.code == 5
+    assert "a pipe that nobody reads" in ended.err
+
+
+def test_a_record_whose_reader_stops_reading_does_not_stop_the_run(stage: Stage) -> None:
+    pipe = stage.folder / "pipe"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDWR | os.O_NONBLOCK)
+    os.write(reader, b"x" * 65536)
+    stage.play(ok())
+    ended = stage.run("--check", "--record", str(pipe))
+    os.close(reader)
+    assert ended.code == 0, ended.err
+    assert ended.err.count("cannot be written") == 1
 
 
 def test_memory_needs_a_card_whose_size_is_known(stage: Stage) -> None:
