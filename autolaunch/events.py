@@ -125,11 +125,12 @@ Event = Begun | SignalReceived | DeadlineReached | EngineEvent
 
 @dataclass(frozen=True, slots=True)
 class Launch:
-    """Start an engine."""
+    """Start an engine; `climbing` counts the attempts since one last served."""
 
     attempt: int
     settings: Settings
     rung: str
+    climbing: int = 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -49,7 +49,7 @@ from autolaunch.events import (
     Tell,
     TreeGone,
 )
-from autolaunch.failure import Failure, Kind, Phase
+from autolaunch.failure import Failure, Kind
 from autolaunch.figures import Effective
 from autolaunch.ladder import Climb, Exhausted, Step, next_step, unmet
 from autolaunch.phases import (
@@ -71,7 +71,15 @@ from autolaunch.phases import (
     ToEnd,
     ToRestart,
 )
-from autolaunch.verdict import died_in_service, early_exit, exit_code_of, summary
+from autolaunch.verdict import (
+    STALL_TIMEOUT,
+    START_TIMEOUT,
+    died_in_service,
+    early_exit,
+    exit_code_of,
+    refused,
+    summary,
+)
 
 if sys.version_info >= (3, 11):
     from typing import assert_never
@@ -150,7 +158,7 @@ def _is_current(state: State, attempt: int) -> bool:
 
 
 def _launch(run: Run, now: float) -> Move:
-    return Starting(run, now, now), (Launch(run.attempt, run.climb.settings, run.climb.rung),)
+    return Starting(run, now, now), (Launch(run.attempt, run.climb.settings, run.climb.rung, run.climbing),)
 
 
 def _end(reason: str, exit_code: ExitCode) -> Move:
@@ -183,8 +191,7 @@ def _starting(state: Starting, event: Event, now: float) -> Move:
         case EngineExited(_, code, failure, effective):
             return _fail(state, state.suspect or Suspect(early_exit(failure, code), effective, now), now)
         case ProbeFailed(_, reason, effective):
-            failure = Failure(Kind.OTHER_CRASH, line=reason, phase=Phase.SERVING)
-            return _fail(state, state.suspect or Suspect(failure, effective, now), now)
+            return _fail(state, state.suspect or Suspect(refused(reason), effective, now), now)
         case SignalReceived(name):
             return _stop(run, ToEnd(name, ExitCode.STOPPED), run.policy.start_grace_s, now)
         case DeadlineReached():
@@ -202,10 +209,10 @@ def _overdue(state: Starting, now: float) -> Move:
     if state.suspect is not None and now >= state.suspect.at + policy.settle_s:
         return _fail(state, state.suspect, now)
     if now >= state.since + policy.start_timeout_s:
-        line = f"not ready after {now - state.since:.0f} s (start timeout {policy.start_timeout_s:g} s)"
+        line = f"not ready after {now - state.since:.0f} s ({START_TIMEOUT} {policy.start_timeout_s:g} s)"
     elif now >= state.stirred + policy.stall_timeout_s:
         silent = now - state.stirred
-        line = f"no output and no processor time for {silent:.0f} s (stall timeout {policy.stall_timeout_s:g} s)"
+        line = f"no output and no processor time for {silent:.0f} s ({STALL_TIMEOUT} {policy.stall_timeout_s:g} s)"
     else:
         return state, ()
     return _fail(state, Suspect(Failure(Kind.UNKNOWN, line=line), Effective(), now), now)
@@ -223,7 +230,8 @@ def _stop(run: Run, aim: Aim, grace_s: float, now: float) -> Move:
 def _come_up(state: Starting, effective: Effective, now: float) -> Move:
     run = replace(state.run, climbing=0)
     shown = summary(effective)
-    told = Tell(record.CameUp(run.attempt, now - state.since, run.climb.settings, shown, run.policy.url))
+    policy, seconds = run.policy, now - state.since
+    told = Tell(record.CameUp(run.attempt, seconds, run.climb.settings, shown, policy.url, policy.prove))
     if run.policy.check:
         stopping, effects = _stop(run, ToEnd("check", ExitCode.STOPPED), run.policy.stop_grace_s, now)
         return stopping, (told, *effects)

@@ -15,6 +15,7 @@ from autolaunch import record
 from autolaunch.advice import advice
 from autolaunch.failure import Failure, Kind
 from autolaunch.settings import Settings, changes, show
+from autolaunch.verdict import REFUSED, own_hint
 
 if sys.version_info >= (3, 11):
     from typing import assert_never
@@ -43,14 +44,16 @@ def narrate(event: record.Event, scene: Scene, command: Sequence[str] = ()) -> l
     match event:
         case record.Planned():
             return []
-        case record.Attempted(n, _, _, settings):
+        case record.Attempted(n, _, _, settings, climbing):
+            bound = f"of at most {scene.max_attempts}"
+            counted = f"{n} {bound}" if climbing in (0, n) else f"{n} ({climbing} {bound} since it last served)"
             return [
-                ("", f"attempt {n} of at most {scene.max_attempts}: {_settings(settings, scene.pins)}"),
+                ("", f"attempt {counted}: {_settings(settings, scene.pins)}"),
                 ("dim", f"  engine log: {scene.log_folder}/attempt-{n}.log"),
             ]
         case record.Failed(n, seconds, _, failure):
             return [
-                ("bad", f"  failed after {_span(seconds)}: {failure.kind}"),
+                ("bad", f"  {_failed(failure)} after {_span(seconds)}: {failure.kind}"),
                 *_indented(describe(failure)),
                 *_hints(failure),
             ]
@@ -75,7 +78,15 @@ def narrate(event: record.Event, scene: Scene, command: Sequence[str] = ()) -> l
 
 def _hints(failure: Failure) -> list[Line]:
     """Return what the reader can do where no step will follow; a memory failure is the ladder's to answer."""
-    return [] if failure.memory else [("", f"     hint: {text}") for text in advice(failure)[:2]]
+    if failure.memory:
+        return []
+    ours = own_hint(failure)
+    most = 1 if failure.kind is Kind.COMPILE_ERROR else 2  # the second is the step that the ladder takes itself
+    return [("", f"     hint: {text}") for text in ((ours,) if ours else advice(failure)[:most])]
+
+
+def _failed(failure: Failure) -> str:
+    return "came up, gave no answer" if failure.line.startswith(REFUSED) else "failed"
 
 
 def _ended(reason: str, exit_code: int) -> list[Line]:
@@ -95,11 +106,9 @@ def _came_up(event: record.CameUp, scene: Scene, command: Sequence[str]) -> list
     if command:
         rows.append(("command", shlex.join(command)))
     tries = "at the first attempt" if event.n == 1 else f"at attempt {event.n}"
+    how = "answered a real request" if event.proven else "is healthy; nothing was asked of it (--no-prove)"
     return [
-        (
-            "good",
-            f"ready {tries}, {_span(event.seconds)} after its start: {scene.model} answered a real request",
-        ),
+        ("good", f"ready {tries}, {_span(event.seconds)} after its start: {scene.model} {how}"),
         *[("", f"  {name:<9}{text}") for name, text in rows],
     ]
 

@@ -39,6 +39,7 @@ class Policy:
     restart_wait_s: float = 1.0
     restart_wait_most_s: float = 60.0
     check: bool = False
+    prove: bool = True
     url: str = ""
     options: tuple[Given, ...] = ()
 

@@ -1,6 +1,6 @@
 """The events of a run, as values: what `--record` writes line by line and what the terminal tells.
 
-Owns the Contract's record lines (JSON, `"v": 1`). Pure but for nothing: writing them is the supervisor's.
+Owns the Contract's record lines (JSON, `"v": 1`). Pure: writing them is `talk`'s.
 """
 
 from __future__ import annotations
@@ -31,13 +31,16 @@ class Planned:
 
 @dataclass(frozen=True, slots=True)
 class Attempted:
-    """An engine start; `argv` is the whole command line with secrets replaced."""
+    """An engine start; `argv` is the whole command line with secrets replaced.
+
+    `climbing` is its number since an engine last served, which is what `--max-attempts` bounds (0: `n`).
+    """
 
     n: int
     rung: str
     argv: Sequence[str]
     settings: Settings
-    at_most: int = 0
+    climbing: int = 0
     event: ClassVar[str] = "attempt"
 
     def fields(self) -> dict[str, Any]:
@@ -87,13 +90,14 @@ class Stepped:
 
 @dataclass(frozen=True, slots=True)
 class CameUp:
-    """The engine answered a real request; `effective` is what it says of itself."""
+    """The engine is up and, if `proven`, answered a real request; `effective` is what it says of itself."""
 
     n: int
     seconds: float
     settings: Settings
     effective: Mapping[str, Any]
     url: str
+    proven: bool = True
     event: ClassVar[str] = "ready"
 
     def fields(self) -> dict[str, Any]:

@@ -33,6 +33,29 @@ def died_in_service(failure: Failure, code: int) -> Failure:
     )
 
 
+REFUSED = "the first request was refused"
+START_TIMEOUT = "start timeout"
+STALL_TIMEOUT = "stall timeout"
+OWN_HINTS = {
+    REFUSED: "see the engine log for the request; --no-prove serves without asking the engine anything first",
+    START_TIMEOUT: "allow a slower start with --start-timeout SECONDS",
+    STALL_TIMEOUT: "allow a longer silence with --stall-timeout SECONDS",
+}
+"""What helps against the ends that are ours and not the engine's, by what their line says."""
+
+
+def refused(reason: str) -> Failure:
+    """Return what a healthy engine means that does not answer its first request."""
+    return Failure(Kind.OTHER_CRASH, line=f"{REFUSED}: {reason}", phase=Phase.SERVING)
+
+
+def own_hint(failure: Failure) -> str:
+    """Return what helps against an end of ours ("" for the engine's own)."""
+    if failure.kind not in (Kind.OTHER_CRASH, Kind.UNKNOWN):
+        return ""
+    return next((hint for words, hint in OWN_HINTS.items() if words in failure.line), "")
+
+
 def exit_code_of(failure: Failure, options: Sequence[Given]) -> ExitCode:
     """Return whose fault a failure without a cure is; `options` are those the user gave to the engine.
 

@@ -135,7 +135,7 @@ CAME_UP = Tell(
         "http://127.0.0.1:8000",
     )
 )
-PROBE = Failure(Kind.OTHER_CRASH, line="HTTP 500", phase=Phase.SERVING)
+PROBE = Failure(Kind.OTHER_CRASH, line="the first request was refused: HTTP 500", phase=Phase.SERVING)
 DIED = Stopping(
     replace(RUN, crashes=(NOW,)), ToClimb(Suspect(WEIGHTS, SAID, NOW), 10.0, served=True), Force.POLITE, NOW + 0.4
 )
@@ -395,7 +395,7 @@ def test_a_failed_start_is_followed_by_the_ladders_step_once_memory_is_back() ->
         "from": {"quantization": None},
         "to": {"quantization": "fp8"},
     }
-    assert launch == Launch(2, settings, "quantized_weights")
+    assert launch == Launch(2, settings, "quantized_weights", 2)
 
 
 def test_the_climb_goes_on_with_the_last_measurement_if_nobody_tells_about_the_memory() -> None:

@@ -11,6 +11,7 @@ from autolaunch.diagnose import diagnose
 from autolaunch.failure import Failure, Kind, Phase
 from autolaunch.narration import LONGEST, Scene, describe, narrate
 from autolaunch.settings import AUTO, Change, Settings
+from autolaunch.verdict import OWN_HINTS, REFUSED, refused
 
 LOGS = sorted((Path(__file__).parents[1] / "data" / "engine_logs").glob("*.log"))
 SCENE = Scene("/state/run", 10, frozenset({"max_num_seqs", "enforce_eager"}), "glm-4-9b")
@@ -69,6 +70,37 @@ def test_an_engine_that_is_up_says_where_and_how_to_start_it_without_us() -> Non
     first = told(record.CameUp(1, 5.0, Settings(), {}, "unix:/run/x.sock"))
     assert first[0].startswith("ready at the first attempt, 5.0 s after its start")
     assert first[1] == "  url      unix:/run/x.sock"
+
+
+def test_an_engine_that_was_asked_nothing_is_not_said_to_have_answered() -> None:
+    line = told(record.CameUp(1, 5.0, Settings(), {}, "unix:/s", proven=False))[0]
+    assert line.endswith("glm-4-9b is healthy; nothing was asked of it (--no-prove)")
+
+
+def test_attempts_are_counted_since_the_engine_last_served() -> None:
+    """ "attempt 6 of at most 2" stood there after a crash in service."""
+    assert told(record.Attempted(2, "batch", (), Settings(), 2))[0].startswith("attempt 2 of at most 10: ")
+    line = told(record.Attempted(6, "start", (), Settings(), 1))[0]
+    assert line.startswith("attempt 6 (1 of at most 10 since it last served): ")
+
+
+def test_a_refused_first_request_is_not_told_as_a_crash() -> None:
+    lines = told(record.Failed(1, 5.0, 0.1, refused("HTTP 404: no such model")))
+    assert lines == [
+        "  came up, gave no answer after 5.0 s: other_crash",
+        "     the first request was refused: HTTP 404: no such model",
+        f"     hint: {OWN_HINTS[REFUSED]}",
+    ]
+
+
+@pytest.mark.parametrize("option", ["--start-timeout", "--stall-timeout"])
+def test_a_timeout_names_the_option_that_allows_more(option: str) -> None:
+    line = f"nothing for 9 s ({option.removeprefix('--').replace('-', ' ')} 9 s)"
+    assert option in told(record.Failed(1, 9.0, 0.1, Failure(Kind.UNKNOWN, line=line)))[-1]
+
+
+def test_no_hint_stands_above_the_step_that_does_it() -> None:
+    assert not any("eager" in line for line in told(record.Failed(1, 9.0, 0.1, Failure(Kind.COMPILE_ERROR, line="x"))))
 
 
 def test_a_crash_and_the_restart_that_follows() -> None:
