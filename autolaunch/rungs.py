@@ -10,14 +10,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping
 
-from autolaunch.case import RAISING, Bounds, Case, Effort, Limits, Proposal
+from autolaunch.case import RAISING, Case, Effort, Proposal
 from autolaunch.facts import DeviceKind, Situation
 from autolaunch.failure import Kind
 from autolaunch.settings import AUTO
 from autolaunch.share import ceiling, utilization
 from autolaunch.strategy import Rung
-
-__all__ = ["RUNGS", "Bounds", "Case", "Limits", "Proposal", "batch", "context", "eager", "quantized_weights"]
 
 BATCH_LEVELS = ((128, 2048), (32, 1024), (8, 512))
 """(max_num_seqs, max_num_batched_tokens), each a clear step below vLLM's defaults 256..1024 and 2048..8192."""
