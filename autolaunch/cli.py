@@ -229,6 +229,7 @@ def doctor(engine: str | None, state_dir: Path | None) -> None:
     """Say what autolaunch finds here: engine, memory, state folder."""
     from autolaunch import hardware  # noqa: PLC0415
     from autolaunch.installation import find_engine  # noqa: PLC0415
+    from autolaunch.narration import memory_of  # noqa: PLC0415
     from autolaunch.redaction import redact_argv, secrets_in  # noqa: PLC0415
     from autolaunch.state import state_folder  # noqa: PLC0415
     from autolaunch.talk import give  # noqa: PLC0415
@@ -237,7 +238,7 @@ def doctor(engine: str | None, state_dir: Path | None) -> None:
     command = redact_argv(found.command, secrets_in((), os.environ, found.command))
     give(f"engine   {' '.join(command)} (vLLM {found.engine.version or 'of unknown version'})")
     device = hardware.measure(found.engine.device)
-    give(f"memory   {device.name or 'no card was found'}: {gib(device.free_bytes)} free of {gib(device.total_bytes)}")
+    give(f"memory   {memory_of(device)}")
     for holder in device.holders:
         give(f"         {gib(holder.used_bytes)} held by {holder.name} (pid {holder.pid})")
     give(f"state    {state_folder(state_dir)}")

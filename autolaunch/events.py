@@ -31,7 +31,7 @@ class LaunchFailed:
 
 @dataclass(frozen=True, slots=True)
 class Stirred:
-    """The engine printed something or used processor time."""
+    """The engine printed something or used processor time or moved data."""
 
     attempt: int
 

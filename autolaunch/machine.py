@@ -212,7 +212,8 @@ def _overdue(state: Starting, now: float) -> Move:
         line = f"not ready after {now - state.since:.0f} s ({START_TIMEOUT} {policy.start_timeout_s:g} s)"
     elif now >= state.stirred + policy.stall_timeout_s:
         silent = now - state.stirred
-        line = f"no output and no processor time for {silent:.0f} s ({STALL_TIMEOUT} {policy.stall_timeout_s:g} s)"
+        allowed = f"{STALL_TIMEOUT} {policy.stall_timeout_s:g} s"
+        line = f"no output, no processor time and no data moved for {silent:.0f} s ({allowed})"
     else:
         return state, ()
     return _fail(state, Suspect(Failure(Kind.UNKNOWN, line=line), Effective(), now), now)

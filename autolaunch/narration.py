@@ -13,8 +13,10 @@ from typing import Any
 
 from autolaunch import record
 from autolaunch.advice import advice
+from autolaunch.facts import Device
 from autolaunch.failure import Failure, Kind
 from autolaunch.settings import Settings, changes, show
+from autolaunch.sizes import gib
 from autolaunch.verdict import REFUSED, own_hint
 
 if sys.version_info >= (3, 11):
@@ -226,3 +228,10 @@ _SENTENCES: Mapping[Kind, Callable[[Numbers], str | None]] = {
     Kind.SAMPLER_OOM: _sampler_oom,
     Kind.OK: _ok,
 }
+
+
+def memory_of(device: Device) -> str:
+    """Return what was measured of a device: its name, what is free, its total."""
+    if device.total_bytes is None:
+        return f"{device.name or 'no card was found'}, memory unknown"
+    return f"{device.name}: {gib(device.free_bytes)} free of {gib(device.total_bytes)}"

@@ -20,10 +20,9 @@ from autolaunch.errors import ExitCode, HostError, WishError
 from autolaunch.facts import Device, DeviceKind, Model, Situation
 from autolaunch.installation import Installation, find_engine
 from autolaunch.model import look_at
-from autolaunch.narration import Scene
+from autolaunch.narration import Scene, memory_of
 from autolaunch.port import refuse_taken_port
 from autolaunch.settings import Settings
-from autolaunch.sizes import gib
 from autolaunch.state import new_run
 from autolaunch.strategy import Strategy, load_strategy
 from autolaunch.supervisor import Job, Supervisor
@@ -148,10 +147,7 @@ def _greet(wish: Wish, strategy: Strategy, situation: Situation) -> None:
     engine, device = situation.engine, situation.device
     version = f"vLLM {engine.version}" if engine.version else "an engine of unknown version"
     say(f"autolaunch {__version__}: {wish.model}, {version}, strategy {strategy.name}")
-    if device.total_bytes is None:
-        say(f"  {device.name or 'no card was found'}, memory unknown")
-    else:
-        say(f"  {device.name or 'memory'}: {gib(device.free_bytes)} free of {gib(device.total_bytes)}")
+    say(f"  {memory_of(device)}")
 
 
 def _basis(settings: Settings, pins: frozenset[str], measured: bool) -> dict[str, str]:

@@ -78,7 +78,7 @@ def test_a_start_that_is_silent_and_idle_is_stalled(stage: Stage) -> None:
     stage.play(ok(b.NoOutputHang(phase="load")))
     ended = stage.run("--stall-timeout", "2")
     assert ended.code == 4
-    assert "no output and no processor time for 2 s (stall timeout 2 s)" in ended.err
+    assert "no output, no processor time and no data moved for 2 s (stall timeout 2 s)" in ended.err
 
 
 def test_a_start_that_reads_slowly_and_silently_is_not_stalled(stage: Stage) -> None:

@@ -272,7 +272,7 @@ def test_a_start_that_is_silent_and_idle_is_stalled() -> None:
     after, _ = advance(STARTING, DeadlineReached(), 304.0)
     assert isinstance(after, Stopping)
     assert isinstance(after.aim, ToClimb)
-    line = "no output and no processor time for 300 s (stall timeout 300 s)"
+    line = "no output, no processor time and no data moved for 300 s (stall timeout 300 s)"
     assert after.aim.suspect == Suspect(Failure(Kind.UNKNOWN, line=line), Effective(), 304.0)
 
 
