@@ -6,7 +6,7 @@ stands, also inside other words and in the engine's whole output. One that is a 
 turn log lines such as "even a single token" into stars and blind the diagnosis: it is hidden where it stands
 as the value of its option, and in the engine's log where it stands behind a secret's name, and nowhere else.
 Numbers and truth values are no secrets, whatever the variable
-that holds them is called, nor are the places of files (MAX_TOKENS=8192, HF_TOKEN_PATH=/root/token).
+that holds them is called, nor are the places of files (MAX_TOKENS=8192, HF_TOKEN_PATH=/etc/hf/token).
 """
 
 from __future__ import annotations

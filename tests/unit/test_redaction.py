@@ -38,7 +38,7 @@ from autolaunch.redaction import behind_its_name, is_secret_option, plain_secret
         ("--tokenizer org/name-of-it", {}, set()),
         ("", {"TOKENIZERS_PARALLELISM": "false"}, set()),
         ("", {"MAX_TOKENS": "81920000"}, set()),
-        ("", {"HF_TOKEN_PATH": "/root/.cache/token"}, set()),
+        ("", {"HF_TOKEN_PATH": "/home/user/.cache/token"}, set()),
         ("", {"API_KEY_FILE": "/run/secrets/key"}, set()),
         ("", {"HF_TOKEN": ""}, set()),
         ("", {"PATH": "/usr/bin:/usr/local/bin", "KEYBOARD": "qwertz-layout-1"}, set()),
