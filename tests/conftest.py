@@ -1,0 +1,6 @@
+"""Hypothesis for every tier: no test's verdict depends on how fast or busy the machine is."""
+
+from hypothesis import HealthCheck, settings
+
+settings.register_profile("any-machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any-machine")
