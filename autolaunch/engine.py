@@ -23,18 +23,18 @@ import psutil
 from autolaunch import warden
 from autolaunch.diagnose import Scanner
 from autolaunch.errors import HostError
-from autolaunch.failure import Kind
-from autolaunch.machine import (
+from autolaunch.events import (
     CacheSized,
     CauseSeen,
     EngineEvent,
     EngineExited,
-    Force,
     LaunchFailed,
     Stirred,
     TreeGone,
 )
+from autolaunch.failure import Kind
 from autolaunch.output import Output, pump
+from autolaunch.phases import Force
 from autolaunch.sweep import PREFIX
 
 F_SETPIPE_SZ = 1031

@@ -53,13 +53,11 @@ from autolaunch.failure import Failure, Kind
 from autolaunch.figures import Effective
 from autolaunch.ladder import Climb, Exhausted, Step, next_step, unmet
 from autolaunch.phases import (
-    MOVES,
     Aim,
     Backoff,
     ExhaustedEnd,
     Force,
     Idle,
-    Policy,
     Ready,
     Run,
     Starting,
@@ -85,47 +83,6 @@ if sys.version_info >= (3, 11):
     from typing import assert_never
 else:
     from typing_extensions import assert_never
-
-__all__ = [
-    "MOVES",
-    "AwaitRelease",
-    "Backoff",
-    "Begun",
-    "CacheSized",
-    "CauseSeen",
-    "DeadlineReached",
-    "Effect",
-    "EngineEvent",
-    "EngineExited",
-    "Event",
-    "ExhaustedEnd",
-    "Finish",
-    "Force",
-    "Idle",
-    "Launch",
-    "LaunchFailed",
-    "MemorySettled",
-    "Policy",
-    "ProbeFailed",
-    "ProbePassed",
-    "Ready",
-    "Run",
-    "Signal",
-    "SignalReceived",
-    "Starting",
-    "State",
-    "Stirred",
-    "Stopped",
-    "Stopping",
-    "Suspect",
-    "Tell",
-    "ToClimb",
-    "ToEnd",
-    "ToRestart",
-    "TreeGone",
-    "advance",
-    "exit_code_of",
-]
 
 Move = tuple[State, tuple[Effect, ...]]
 

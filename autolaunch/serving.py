@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from io import FileIO
 from pathlib import Path
 
-from autolaunch import __version__, hardware, ladder, machine, record
+from autolaunch import __version__, hardware, ladder, phases, record
 from autolaunch.arguments import given
 from autolaunch.case import Limits
 from autolaunch.catalog import find_model
@@ -112,9 +112,9 @@ def _device(wish: Wish, installation: Installation, options: Options) -> Device:
     return device
 
 
-def _run(wish: Wish, strategy: Strategy, situation: Situation, options: Options) -> machine.Run:
+def _run(wish: Wish, strategy: Strategy, situation: Situation, options: Options) -> phases.Run:
     climb = ladder.begin(strategy, wish.limits, wish.pinned, pins=wish.pins, situation=situation)
-    policy = machine.Policy(
+    policy = phases.Policy(
         max_attempts=options.max_attempts or strategy.max_attempts,
         start_timeout_s=options.start_timeout,
         stall_timeout_s=options.stall_timeout,
@@ -123,10 +123,10 @@ def _run(wish: Wish, strategy: Strategy, situation: Situation, options: Options)
         url=wish.address.url,
         options=given(wish.engine_args),
     )
-    return machine.Run(policy, climb, situation)
+    return phases.Run(policy, climb, situation)
 
 
-def _open(wish: Wish, installation: Installation, options: Options, run: machine.Run) -> tuple[Talk, Job]:
+def _open(wish: Wish, installation: Installation, options: Options, run: phases.Run) -> tuple[Talk, Job]:
     """Make the run's folder and open its record; nothing is left of either where one of them is impossible."""
     run_id, folder = new_run(options.state_dir)
     scene = Scene(str(folder), run.policy.max_attempts, wish.pins, wish.model)

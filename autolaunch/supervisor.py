@@ -18,7 +18,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from autolaunch import hardware, machine, probe, record
+from autolaunch import events, hardware, machine, phases, probe, record
 from autolaunch.arguments import given
 from autolaunch.diagnose import Scanner
 from autolaunch.engine import STIR_PERIOD_S, EngineProcess
@@ -71,10 +71,10 @@ class Job:
 class Supervisor:
     """One run from the first start to its exit code."""
 
-    def __init__(self, job: Job, run: machine.Run) -> None:
+    def __init__(self, job: Job, run: phases.Run) -> None:
         self.job = job
-        self._state: machine.State = machine.Idle(run)
-        self._events: queue.SimpleQueue[machine.Event] = queue.SimpleQueue()
+        self._state: phases.State = phases.Idle(run)
+        self._events: queue.SimpleQueue[events.Event] = queue.SimpleQueue()
         self._engine: EngineProcess | None = None
         self._baseline: Device = run.situation.device
         self._exit_code: ExitCode | None = None
@@ -86,25 +86,25 @@ class Supervisor:
 
     def run(self) -> ExitCode:
         """Run until the end; return the exit code. `take_signals` comes first."""
-        self._take(machine.Begun())
+        self._take(events.Begun())
         while self._exit_code is None:
             self._take(self._next_event())
         if self._engine is not None and not self._engine.gone.is_set():
-            self._engine.signal(machine.Force.KILL)
+            self._engine.signal(phases.Force.KILL)
             self._engine.gone.wait(LAST_WAIT_S)
         return self._exit_code
 
-    def _next_event(self) -> machine.Event:
+    def _next_event(self) -> events.Event:
         deadline = self._state.deadline
         wait = None if deadline is None else min(max(0.0, deadline - time.monotonic()), LONGEST_WAIT_S)
         try:
             return self._events.get(timeout=wait)
         except queue.Empty:
-            return machine.DeadlineReached()
+            return events.DeadlineReached()
 
-    def _take(self, event: machine.Event) -> None:
+    def _take(self, event: events.Event) -> None:
         self._state, effects = machine.advance(self._state, event, time.monotonic())
-        if self._engine is not None and not isinstance(self._state, machine.Starting):
+        if self._engine is not None and not isinstance(self._state, phases.Starting):
             self._engine.settled.set()
         for effect in effects:
             self._perform(effect)
@@ -113,26 +113,26 @@ class Supervisor:
         """From here on a signal is an event. Nothing gives the signals back: the run's exit code must stand."""
 
         def caught(number: int, _: FrameType | None) -> None:
-            self._events.put(machine.SignalReceived(signal.Signals(number).name))
+            self._events.put(events.SignalReceived(signal.Signals(number).name))
 
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             if number is not signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:  # nohup ignores it
                 signal.signal(number, caught)
 
-    def _perform(self, effect: machine.Effect) -> None:
+    def _perform(self, effect: events.Effect) -> None:
         match effect:
-            case machine.Launch():
+            case events.Launch():
                 self._launch(effect)
-            case machine.Signal(_, force):
+            case events.Signal(_, force):
                 if self._engine is not None:  # a launch that the host refused left none
                     self._engine.signal(force)
-            case machine.AwaitRelease(attempt):
+            case events.AwaitRelease(attempt):
                 self._thread(lambda: self._await_release(attempt))
-            case machine.Tell(event):
+            case events.Tell(event):
                 if isinstance(event, record.CameUp):
                     self.proven = event.settings
                 self.job.tell(event)
-            case machine.Finish(exit_code):
+            case events.Finish(exit_code):
                 self._exit_code = exit_code
 
     def _thread(self, target: Callable[[], None]) -> None:
@@ -140,7 +140,7 @@ class Supervisor:
 
     # --- starting
 
-    def _launch(self, launch: machine.Launch) -> None:
+    def _launch(self, launch: events.Launch) -> None:
         job, attempt = self.job, launch.attempt
         argv = self.argv(launch.settings)
         told = record.Attempted(
@@ -157,7 +157,7 @@ class Supervisor:
                 output.finish()
             self.job.tell(told)
             self._events.put(
-                machine.LaunchFailed(attempt, f"{error.what}; hint: {error.hint}" if error.hint else error.what)
+                events.LaunchFailed(attempt, f"{error.what}; hint: {error.hint}" if error.hint else error.what)
             )
             return
         self._engine = engine
@@ -208,7 +208,7 @@ class Supervisor:
         if holder:  # before the first request: it carries the API key
             line = f"port {address.port} is answered by another process ({holder}), not by the engine"
             failure = Failure(Kind.PORT_IN_USE, line=line, phase=scanner.phase)
-            self._events.put(machine.CauseSeen(engine.attempt, failure, scanner.effective, time.monotonic()))
+            self._events.put(events.CauseSeen(engine.attempt, failure, scanner.effective, time.monotonic()))
             return
         if self.job.prove:
             answer = self._poll(
@@ -220,9 +220,9 @@ class Supervisor:
             )
             if answer.verdict is not probe.Verdict.PASSED:
                 reason = f"/health is 200 and the first request fails: {answer.seen} (--no-prove leaves it out)"
-                self._events.put(machine.ProbeFailed(engine.attempt, reason, scanner.effective))
+                self._events.put(events.ProbeFailed(engine.attempt, reason, scanner.effective))
                 return
-        self._events.put(machine.ProbePassed(engine.attempt, scanner.effective))
+        self._events.put(events.ProbePassed(engine.attempt, scanner.effective))
 
     def _poll(
         self,
@@ -255,7 +255,7 @@ class Supervisor:
 
         before = self._baseline
         if before.free_bytes is None:
-            self._events.put(machine.MemorySettled(attempt, self._measure()))
+            self._events.put(events.MemorySettled(attempt, self._measure()))
             return
         enough = before.free_bytes - RELEASE_SLACK_BYTES.get(before.kind, 0)
         readings: deque[int] = deque(maxlen=STILL_READINGS)
@@ -274,7 +274,7 @@ class Supervisor:
         settled = retrying(self._measure)
         if settled.free_bytes is not None:
             self._baseline = settled  # what the next start finds, neighbours included
-        self._events.put(machine.MemorySettled(attempt, settled))
+        self._events.put(events.MemorySettled(attempt, settled))
 
     def _measure(self) -> Device:
         return hardware.measure(self._baseline.kind, cards=self.job.wish.cards, environment=self.job.environment)

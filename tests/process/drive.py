@@ -1,7 +1,7 @@
 """autolaunch with some of its constants changed, for what would take minutes or a card.
 
 `python -m tests.process.drive` takes autolaunch's command line;
-AUTOLAUNCH_DRIVE is JSON: `policy` replaces defaults of machine.Policy, `supervisor` constants of that module,
+AUTOLAUNCH_DRIVE is JSON: `policy` replaces defaults of phases.Policy, `supervisor` constants of that module,
 `free_gib` makes every measurement after the first see a card with so much free memory (the first: 20 of 24 GiB),
 `slow_start_s` lets the preparation of the run take that long,
 `refuse_launch` refuses that launch of the run, after a SIGTERM came while it was tried.
@@ -17,7 +17,7 @@ import time
 from functools import partial
 from typing import Any
 
-from autolaunch import __main__, facts, hardware, machine, port, supervisor
+from autolaunch import __main__, facts, hardware, phases, port, supervisor
 from autolaunch.errors import HostError
 
 GIB = 1 << 30
@@ -26,7 +26,7 @@ GIB = 1 << 30
 def change(wanted: dict[str, Any]) -> None:
     """Replace what the environment asks to replace."""
     if "policy" in wanted:
-        machine.Policy = partial(machine.Policy, **wanted["policy"])  # type: ignore[assignment,misc]
+        phases.Policy = partial(phases.Policy, **wanted["policy"])  # type: ignore[assignment,misc]
     for name, value in wanted.get("supervisor", {}).items():
         assert hasattr(supervisor, name)
         setattr(supervisor, name, value)

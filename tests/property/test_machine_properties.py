@@ -36,8 +36,8 @@ from autolaunch.facts import Device, DeviceKind, Engine, Situation
 from autolaunch.failure import Failure, Kind
 from autolaunch.figures import Effective
 from autolaunch.ladder import begin
-from autolaunch.machine import MOVES, advance
-from autolaunch.phases import ExhaustedEnd, Idle, Policy, Run, State, Stopped
+from autolaunch.machine import advance
+from autolaunch.phases import MOVES, ExhaustedEnd, Idle, Policy, Run, State, Stopped
 from autolaunch.settings import Settings
 from autolaunch.strategy import load_strategy
 

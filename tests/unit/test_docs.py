@@ -11,7 +11,7 @@ import pytest
 from autolaunch.cli import serve
 from autolaunch.errors import ExitCode
 from autolaunch.failure import NUMBER_NAMES, Kind
-from autolaunch.machine import MOVES
+from autolaunch.phases import MOVES
 from autolaunch.strategy import shipped_strategies
 
 ROOT = Path(__file__).parents[2]

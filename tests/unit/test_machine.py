@@ -36,8 +36,9 @@ from autolaunch.facts import Device, DeviceKind, Engine, Situation
 from autolaunch.failure import Failure, Kind, Phase
 from autolaunch.figures import Effective
 from autolaunch.ladder import begin
-from autolaunch.machine import MOVES, advance
+from autolaunch.machine import advance
 from autolaunch.phases import (
+    MOVES,
     Aim,
     Backoff,
     ExhaustedEnd,
