@@ -13,6 +13,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from autolaunch.errors import WishError
+from autolaunch.facts import Variant
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -33,7 +34,7 @@ class Entry:
     description: str = ""
     engine_args: tuple[str, ...] = ()
     max_model_len: int | None = None
-    variant: str | None = None
+    variants: tuple[Variant, ...] = ()
 
 
 @lru_cache(maxsize=1)

@@ -10,6 +10,8 @@ import re
 from dataclasses import dataclass
 from enum import Enum
 
+from autolaunch.shape import Shape
+
 GIB = 1 << 30
 
 
@@ -31,13 +33,15 @@ class Holder:
     pid: int
     name: str
     used_bytes: int | None
+    user: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Device:
     """The memory one engine rank gets: a card as CUDA counts it, or the host for a CPU engine.
 
-    With several cards the figures are those of the fullest one, since every rank gets the same share.
+    With several cards the figures are those of the fullest one, since every rank gets the same share. `index` is
+    the card's place on the PCI bus as NVML counts; `unified` memory is the host's own (GH200, DGX Spark, Jetson).
     """
 
     kind: DeviceKind = DeviceKind.UNKNOWN
@@ -46,6 +50,9 @@ class Device:
     free_bytes: int | None = None
     compute_capability: tuple[int, int] | None = None
     holders: tuple[Holder, ...] = ()
+    index: int | None = None
+    uuid: str = ""
+    unified: bool = False
 
     @property
     def free_share(self) -> float | None:
@@ -88,17 +95,62 @@ class Engine:
         return 0.92 if self.release is not None and self.release >= (0, 19) else 0.9
 
 
+class Basis(str, Enum):
+    """How a figure is known: read from the model or the card, printed by an engine here, or worked out."""
+
+    EXACT = "exact"
+    MEASURED = "measured"
+    ESTIMATED = "estimated"
+
+    def __str__(self) -> str:
+        return self.value
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """The bytes of one copy of a model's weights, over all ranks.
+
+    `loaded_bytes` is what the engine keeps (a tied head once, no MTP layers); of it `linear_bytes` are 16-bit
+    weights of linear layers, which `--quantization` can store in fewer bits, `expert_bytes` those among them that
+    belong to experts. `source` says where the figures are from ("safetensors headers", "catalogue", ...).
+    """
+
+    loaded_bytes: int
+    linear_bytes: int = 0
+    expert_bytes: int = 0
+    basis: Basis = Basis.EXACT
+    source: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """A pre-quantized sibling: another hub id with the same answers in fewer bits.
+
+    `capability` is the least compute capability that runs it, `weights` None where nobody published its size.
+    """
+
+    model: str
+    quantization: str
+    weights: Weights | None = None
+    capability: tuple[int, int] = (7, 5)
+
+
 @dataclass(frozen=True, slots=True)
 class Model:
     """What is known of the wished model before it is loaded.
 
     `max_model_len` in tokens as its configuration says, `quantization` the method its weights already have,
-    `variant` a pre-quantized sibling that the catalogue names.
+    `variants` pre-quantized siblings that the catalogue names. `name` is the alias or hub id, `revision` its
+    commit in the local cache where it is there; `shape` and `weights` are None where nothing says them.
     """
 
     max_model_len: int | None = None
     quantization: str | None = None
-    variant: str | None = None
+    variants: tuple[Variant, ...] = ()
+    name: str = ""
+    revision: str = ""
+    shape: Shape | None = None
+    weights: Weights | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -51,12 +51,12 @@ def config_file(model: str) -> Path | None:
 def look_at(entry: Entry) -> Model:
     """Return what is known of a model; what no file and no catalogue says stays None."""
     if entry.model.endswith(".gguf"):
-        return Model(entry.max_model_len, "gguf", entry.variant)
+        return Model(entry.max_model_len, "gguf", entry.variants)
     file = config_file(entry.model)
     config = _read(file) if file else {}
     text = config.get("text_config")
     config = {**config, **text} if isinstance(text, dict) else config
-    return Model(_length(config, entry), _quantization(config, file), entry.variant)
+    return Model(_length(config, entry), _quantization(config, file), entry.variants)
 
 
 def _length(config: dict[str, Any], entry: Entry) -> int | None:

@@ -165,10 +165,11 @@ def _quantize(method: str, situation: Situation) -> Proposal | None:
         how = "native FP8" if capability >= (8, 9) else "weight-only FP8 (Marlin)"
         return Proposal({"quantization": "fp8"}, f"about half the weight bytes, {how} on this card")
     if method == "variant":
-        if situation.model.variant is None:
+        variant = next((v for v in situation.model.variants if (capability or (9, 9)) >= v.capability), None)
+        if variant is None:
             return None
         return Proposal(
-            {"model": situation.model.variant, "quantization": None},
+            {"model": variant.model, "quantization": None},
             "the catalogue's pre-quantized weights of this model",
         )
     if not situation.engine.has_bitsandbytes or situation.device.kind is not DeviceKind.CUDA:

@@ -20,7 +20,8 @@ class Settings:
 
     `gpu_memory_utilization` is a share of the card's (on a CPU engine: the NUMA node's) total memory,
     `max_model_len` and `max_num_batched_tokens` count tokens, `max_num_seqs` sequences,
-    `cudagraph_capture_sizes` batch sizes. `model` replaces the wished model by a pre-quantized variant.
+    `cudagraph_capture_sizes` batch sizes, `tensor_parallel_size` cards. `model` replaces the wished model by a
+    pre-quantized variant.
     """
 
     gpu_memory_utilization: float | None = None
@@ -29,6 +30,8 @@ class Settings:
     max_num_batched_tokens: int | None = None
     cudagraph_capture_sizes: tuple[int, ...] | None = None
     enforce_eager: bool | None = None
+    kv_cache_dtype: str | None = None
+    tensor_parallel_size: int | None = None
     quantization: str | None = None
     model: str | None = None
 

@@ -37,6 +37,10 @@ PINNING: Mapping[str, str] = {
     "optimization-level": "cudagraph_capture_sizes",
     "enforce-eager": "enforce_eager",
     "no-enforce-eager": "enforce_eager",
+    "kv-cache-dtype": "kv_cache_dtype",
+    "tensor-parallel-size": "tensor_parallel_size",
+    "pipeline-parallel-size": "tensor_parallel_size",
+    "data-parallel-size": "tensor_parallel_size",
     "quantization": "quantization",
     "quantization-config": "quantization",
     "load-format": "quantization",
@@ -53,6 +57,9 @@ Without chunked prefill a batch must hold a whole context, so that fewer batched
 
 _OWN_WEIGHTS = ("bitsandbytes", "gguf", "bitblas", "sharded_state", "tensorizer")
 """Load formats whose files fix how the weights are stored."""
+
+_UNNAMED = ("quantization-config", "load-format", "pipeline-parallel-size", "data-parallel-size")
+"""Options that pin a field without naming its value."""
 
 _COUNTS = ("max_model_len", "max_num_batched_tokens")
 
@@ -220,7 +227,7 @@ def _pinned_value(name: str, option: Given) -> dict[str, Any]:
     """Return the value a pin carries; {} where the option pins a field without naming its value."""
     if name == "enforce_eager":
         return {name: option.name == "enforce-eager"}
-    if name == "model" or option.name in ("quantization-config", "load-format") or not option.values:
+    if name == "model" or option.name in _UNNAMED or not option.values:
         return {}
     try:
         if name == "gpu_memory_utilization":
@@ -229,6 +236,8 @@ def _pinned_value(name: str, option: Given) -> dict[str, Any]:
             return {name: AUTO}
         if name in _COUNTS:
             return {name: _at_least_1(parse_count(option.value))}
+        if option.name == "tensor-parallel-size":
+            return {name: int(option.value)} if option.value.isdecimal() else {}  # the engine says what is wrong
         if name == "max_num_seqs":
             return {name: _at_least_1(_whole(option.value))}
         if option.name == "cudagraph-capture-sizes":
@@ -237,7 +246,7 @@ def _pinned_value(name: str, option: Given) -> dict[str, Any]:
         raise WishError(
             f"--{option.name} {option.value}: {error}", hint="correct the value; the engine would refuse it too"
         ) from error
-    return {name: option.value} if name == "quantization" else {}
+    return {name: option.value} if name in ("quantization", "kv_cache_dtype") else {}
 
 
 def _share(option: Given) -> float:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from autolaunch.case import Limits
-from autolaunch.facts import GIB, Device, DeviceKind, Engine, Holder, Model, Situation
+from autolaunch.facts import GIB, Device, DeviceKind, Engine, Holder, Model, Situation, Variant
 from autolaunch.failure import Failure, Kind, Phase
 from autolaunch.figures import Effective
 from autolaunch.settings import AUTO, Settings
@@ -68,7 +68,8 @@ class World:
             device = Device(
                 DeviceKind.CUDA, "card", int(self.total_gib * GIB), int(free * GIB), self.capability, holders
             )
-        return Situation(device, self.engine, Model(self.model_len, None, self.variant))
+        variants = (Variant(self.variant, "awq"),) if self.variant else ()
+        return Situation(device, self.engine, Model(self.model_len, None, variants))
 
     def settled(self) -> World:
         """The same world once the neighbour has stopped moving."""

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from autolaunch import ladder
 from autolaunch.case import Bounds, Limits
-from autolaunch.facts import GIB, Device, DeviceKind, Engine, Model, Situation
+from autolaunch.facts import GIB, Device, DeviceKind, Engine, Model, Situation, Variant
 from autolaunch.failure import NUMBER_NAMES, Failure, Kind
 from autolaunch.figures import Effective
 from autolaunch.ladder import Climb, Exhausted, Step
@@ -77,7 +77,10 @@ SITUATIONS = st.builds(
     ),
     st.builds(Engine, st.sampled_from([None, "0.6.3", "0.10.2", "0.24.0"]), has_bitsandbytes=st.booleans()),
     st.builds(
-        Model, st.sampled_from([None, 2048, 131072]), st.sampled_from([None, "awq"]), st.sampled_from([None, "v"])
+        Model,
+        st.sampled_from([None, 2048, 131072]),
+        st.sampled_from([None, "awq"]),
+        st.sampled_from([(), (Variant("v", "awq"),)]),
     ),
 )
 LIMITS = st.builds(

@@ -9,14 +9,14 @@ from typing import Any
 import pytest
 
 from autolaunch.catalog import Entry, find_model
-from autolaunch.facts import Model
+from autolaunch.facts import Model, Variant
 from autolaunch.model import config_file, look_at
 
 
 def folder(path: Path, config: Any) -> Entry:
     """Return the entry of a folder with this configuration."""
     (path / "config.json").write_text(config if isinstance(config, str) else json.dumps(config))
-    return Entry("m", str(path), max_model_len=77, variant="org/awq")
+    return Entry("m", str(path), max_model_len=77, variants=(Variant("org/awq", "awq"),))
 
 
 @pytest.mark.parametrize(
@@ -43,7 +43,7 @@ def folder(path: Path, config: Any) -> Entry:
 def test_a_configuration_gives_length_and_quantization(
     tmp_path: Path, config: Any, length: int, quantization: str | None
 ) -> None:
-    assert look_at(folder(tmp_path, config)) == Model(length, quantization, "org/awq")
+    assert look_at(folder(tmp_path, config)) == Model(length, quantization, (Variant("org/awq", "awq"),))
 
 
 def test_a_quantization_may_stand_in_a_file_of_its_own(tmp_path: Path) -> None:
@@ -53,7 +53,7 @@ def test_a_quantization_may_stand_in_a_file_of_its_own(tmp_path: Path) -> None:
 
 
 def test_a_gguf_file_is_quantized_already(tmp_path: Path) -> None:
-    assert look_at(Entry("m", str(tmp_path / "m.gguf"))) == Model(None, "gguf", None)
+    assert look_at(Entry("m", str(tmp_path / "m.gguf"))) == Model(None, "gguf")
 
 
 def test_a_model_in_the_hubs_cache_is_read_without_the_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -66,10 +66,10 @@ def test_a_model_in_the_hubs_cache_is_read_without_the_network(tmp_path: Path, m
     snapshot.mkdir(parents=True)
     (snapshot / "config.json").write_text('{"max_position_embeddings": 2048}')
     assert config_file("org/m") == snapshot / "config.json"
-    assert look_at(Entry("m", "org/m")) == Model(2048, None, None)
+    assert look_at(Entry("m", "org/m")) == Model(2048)
 
 
 def test_a_model_that_is_nowhere_is_known_by_its_entry_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("HF_HUB_CACHE", raising=False)
     monkeypatch.setenv("HF_HOME", str(tmp_path))
-    assert look_at(find_model("glm-4-9b")) == Model(131072, None, None)
+    assert look_at(find_model("glm-4-9b")) == Model(131072)

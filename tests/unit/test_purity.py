@@ -9,9 +9,10 @@ import pytest
 
 PACKAGE = Path(__file__).parents[2] / "autolaunch"
 PURE = (
-    "advice", "arguments", "case", "causes", "crashes", "diagnose", "ending", "events", "facts", "failure", "figures",
-    "frames", "ladder", "logline", "machine", "narration", "phases", "progress", "record", "redaction",
-    "rungs", "settings", "share", "sizes", "start", "strategy", "verdict",
+    "advice", "arguments", "budget", "case", "causes", "crashes", "diagnose", "ending", "events", "facts", "failure",
+    "figures",
+    "frames", "ladder", "logline", "machine", "narration", "past", "phases", "progress", "record", "redaction",
+    "rungs", "settings", "shape", "share", "sizes", "start", "strategy", "verdict",
 )  # fmt: skip
 ACTING = frozenset(
     {"os", "subprocess", "signal", "socket", "threading", "time", "random", "logging", "vllm", "torch", "asyncio"}

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from autolaunch.case import Case, Effort, Limits
-from autolaunch.facts import GIB, Device, DeviceKind, Engine, Model, Situation
+from autolaunch.facts import GIB, Device, DeviceKind, Engine, Model, Situation, Variant
 from autolaunch.failure import Failure, Kind
 from autolaunch.figures import Effective
 from autolaunch.rungs import RUNGS
@@ -214,7 +214,10 @@ FP8, VARIANT, BNB = (
     {"model": "org/awq", "quantization": None},
     {"quantization": "bitsandbytes"},
 )
-ABLE: dict[str, Any] = {"engine": Engine("0.24.0", DeviceKind.CUDA, True), "model": Model(None, None, "org/awq")}
+ABLE: dict[str, Any] = {
+    "engine": Engine("0.24.0", DeviceKind.CUDA, True),
+    "model": Model(None, None, (Variant("org/awq", "awq"),)),
+}
 
 
 @pytest.mark.parametrize(
@@ -230,7 +233,7 @@ ABLE: dict[str, Any] = {"engine": Engine("0.24.0", DeviceKind.CUDA, True), "mode
         (case(Kind.WEIGHTS_OOM, settings=Settings(model="org/awq"), **ABLE), []),
         (case(Kind.WEIGHTS_OOM, settings=Settings(quantization="awq"), **ABLE), []),
         (case(Kind.WEIGHTS_OOM, settings=Settings(quantization="fp8"), pins=frozenset({"quantization"}), **ABLE), []),
-        (case(Kind.WEIGHTS_OOM, model=Model(None, "awq", "org/awq")), []),
+        (case(Kind.WEIGHTS_OOM, model=Model(None, "awq", (Variant("org/awq", "awq"),))), []),
         (case(Kind.KV_ALLOC_OOM, **ABLE), []),
         (case(Kind.KV_ALLOC_OOM, pins=frozenset({"gpu_memory_utilization"})), [FP8]),
         (starving(30.0), [FP8]),

@@ -10,7 +10,7 @@ from autolaunch import ladder
 from autolaunch.arguments import engine_options, given
 from autolaunch.case import Limits
 from autolaunch.errors import StrategyError
-from autolaunch.facts import GIB, Device, DeviceKind, Engine, Model, Situation
+from autolaunch.facts import GIB, Device, DeviceKind, Engine, Model, Situation, Variant
 from autolaunch.failure import MEMORY_KINDS, Failure, Kind
 from autolaunch.figures import Effective
 from autolaunch.ladder import Exhausted, Step
@@ -29,7 +29,7 @@ FILES = sorted(strategies_folder().glob("*.toml"))
 SITUATION = Situation(
     Device(DeviceKind.CUDA, "card", 24 * GIB, 24 * GIB, (8, 9)),
     Engine("0.24.0", DeviceKind.CUDA, has_bitsandbytes=True),
-    Model(131072, None, "org/awq"),
+    Model(131072, None, (Variant("org/awq", "awq"),)),
 )
 KV = {"needed_kv_gib": 5.0, "available_kv_gib": 0.02, "max_seq_len": 131072, "estimated_max_len": 512}
 
