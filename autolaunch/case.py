@@ -38,7 +38,8 @@ class Limits:
     """What the user allows a fitted value to be.
 
     `min_context`/`max_context` in tokens; `floor_is_wish` says that the user named the floor, so that it holds
-    to the end; `concurrency` full-length requests at once; `memory_bytes` caps the engine's budget per GPU.
+    to the end; `concurrency` full-length requests at once; `memory_bytes` caps the engine's budget per GPU; `gpus`
+    cards may be used at once.
     """
 
     min_context: int = 4096
@@ -46,6 +47,7 @@ class Limits:
     floor_is_wish: bool = False
     concurrency: int = 1
     memory_bytes: int | None = None
+    gpus: int = 1
 
     @property
     def least_context(self) -> int:

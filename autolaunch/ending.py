@@ -58,7 +58,13 @@ def _why(end: End) -> str:
 
 
 def _answering(end: End) -> list[Rung]:
-    return [rung for rung in end.strategy.rungs if end.case.failure.kind in rung.answers]
+    """Return the rungs that could have answered: more cards only where more than one is allowed."""
+    several = end.case.limits.gpus > 1
+    return [
+        rung
+        for rung in end.strategy.rungs
+        if end.case.failure.kind in rung.answers and (several or rung.name != "gpus")
+    ]
 
 
 def _no_method(end: End) -> str:
@@ -94,7 +100,7 @@ def _closest(end: End) -> Iterator[str]:
     if DeviceKind.CPU in (case.situation.device.kind, case.situation.engine.device):
         yield "give the host (or its container) more memory, or stop other processes that use it"
     else:
-        yield "use a card with more memory, or more cards with --tensor-parallel-size"
+        yield "use a card with more memory, or allow more cards with --gpus"
 
 
 def _limits(case: Case) -> Iterator[str]:

@@ -26,6 +26,9 @@ LARGE_CARD_GIB = 70
 CAPTURE_SIZES = ((1, 2, 4, 8, 16, 32), (1, 2, 4, 8))
 """cudagraph_capture_sizes worth trying when graph capture itself ran out of memory."""
 
+NATIVE_FP8 = (8, 9)
+"""The least compute capability that computes with 8-bit floating point numbers."""
+
 MOST_SAVED = 0.8
 """The largest share of the weights' bytes that any method saves (4 bits and what stays in bf16)."""
 
@@ -135,6 +138,25 @@ def eager(_: Rung, case: Case) -> Iterator[Proposal]:
     yield Proposal({"enforce_eager": True}, why)
 
 
+def fp8_kv(_: Rung, case: Case) -> Iterator[Proposal]:
+    """Keep the KV cache in 8 bits: twice the tokens in the same bytes, where the card computes with them."""
+    capability, release = case.situation.device.compute_capability, case.situation.engine.release
+    if case.settings.kv_cache_dtype is not None or capability is None or capability < NATIVE_FP8:
+        return
+    if release is not None and release < (0, 9):
+        return  # no V1 attention took an FP8 cache before
+    if _within_reach(case, weights=False, cache=0.5):
+        yield Proposal({"kv_cache_dtype": "fp8"}, "the KV cache in 8 bits holds twice the tokens")
+
+
+def gpus(_: Rung, case: Case) -> Iterator[Proposal]:
+    """Spread the model over more of the cards that the user allows, as many as its heads can be shared out to."""
+    shape, now = case.situation.model.shape, case.settings.tensor_parallel_size or 1
+    for ranks in (2**power for power in range(1, 6)):
+        if now < ranks <= case.limits.gpus and (shape is None or shape.divides(ranks)):
+            yield Proposal({"tensor_parallel_size": ranks}, f"each of {ranks} cards holds its part of the weights")
+
+
 def quantized_weights(rung: Rung, case: Case) -> Iterator[Proposal]:
     """Load the weights in fewer bits, by the allowed methods that this card and engine can run, in their order."""
     if case.failure.kind is Kind.KV_ALLOC_OOM and not case.pool_is_fixed:
@@ -162,7 +184,7 @@ def _quantize(method: str, situation: Situation) -> Proposal | None:
     if method == "fp8":
         if capability is None or capability < (8, 0):
             return None
-        how = "native FP8" if capability >= (8, 9) else "weight-only FP8 (Marlin)"
+        how = "native FP8" if capability >= NATIVE_FP8 else "weight-only FP8 (Marlin)"
         return Proposal({"quantization": "fp8"}, f"about half the weight bytes, {how} on this card")
     if method == "variant":
         variant = next((v for v in situation.model.variants if (capability or (9, 9)) >= v.capability), None)
@@ -177,25 +199,25 @@ def _quantize(method: str, situation: Situation) -> Proposal | None:
     return Proposal({"quantization": "bitsandbytes"}, "4-bit weights, a quarter of the bytes")
 
 
-def _within_reach(case: Case, *, weights: bool) -> bool:
+def _within_reach(case: Case, *, weights: bool, cache: float = 1.0) -> bool:
     """Whether a concession can cure a missing cache, even if it freed all that it touches.
 
     What is missing is in the engine's numbers; against it stand the memory that a higher share could still
     take, all that is neither weights nor cache, and with `weights` their bytes, of which at best `MOST_SAVED`
     goes. Beyond SPARING only what no concession at all can cure is passed over: fewer bits count as long as a
     rung is left for them, and a context may fall to the least of use. A cache that the user sized in bytes
-    grows with nothing.
+    grows with nothing. `cache` is the share of its bytes that a token keeps.
     """
     available, overhead, total = case.available_kv_gib, case.overhead_gib, case.total_gib
     if case.effort is Effort.BLIND or case.failure.kind not in RAISING:
         return True
-    if case.pool_is_fixed:
+    if case.pool_is_fixed and cache == 1.0:
         return False
     if available is None or overhead is None or total is None:
         return True
     missing = -available
     if case.failure.kind is Kind.KV_TOO_SMALL:
-        missing = least_needed_gib(case) - available
+        missing = least_needed_gib(case) * cache - available
     room = 0.0
     if "gpu_memory_utilization" not in case.pins:
         room = max(0.0, ceiling(Rung("utilization", frozenset()), case) - case.utilization) * total
@@ -217,9 +239,11 @@ def least_needed_gib(case: Case) -> float:
 
 RUNGS: Mapping[str, Callable[[Rung, Case], Iterator[Proposal]]] = {
     "utilization": utilization,
+    "gpus": gpus,
     "context": context,
     "batch": batch,
     "eager": eager,
+    "fp8_kv": fp8_kv,
     "quantized_weights": quantized_weights,
 }
 """What each rung's name in a strategy file means."""

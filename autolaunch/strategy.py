@@ -22,16 +22,18 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-RUNG_NAMES = ("utilization", "context", "batch", "eager", "quantized_weights")
+RUNG_NAMES = ("utilization", "gpus", "context", "batch", "eager", "fp8_kv", "quantized_weights")
 QUANTIZE_METHODS = ("fp8", "variant", "bitsandbytes")
 
 _TOP_KEYS = ("description", "max_attempts", "start", "rung")
 _START_KEYS = ("gpu_memory_utilization", "max_model_len")
 _RUNG_KEYS: Mapping[str, tuple[str, ...]] = {
     "utilization": ("values", "min", "max", "partial"),
+    "gpus": (),
     "context": ("step", "min"),
     "batch": (),
     "eager": (),
+    "fp8_kv": (),
     "quantized_weights": ("methods",),
 }
 _COMMON_KEYS = ("name", "answers")

@@ -14,7 +14,7 @@ from autolaunch.figures import Effective
 from autolaunch.settings import Settings
 from autolaunch.strategy import load_strategy
 
-CARDS = "use a card with more memory, or more cards with --tensor-parallel-size"
+CARDS = "use a card with more memory, or allow more cards with --gpus"
 SMALLER = "serve a smaller or pre-quantized variant of the model"
 KV = {"needed_kv_gib": 5.0, "available_kv_gib": 3.0, "max_seq_len": 131072, "estimated_max_len": 78640}
 PINNED = frozenset({"gpu_memory_utilization"})

@@ -140,7 +140,7 @@ def test_with_almost_nothing_free_it_stops_and_names_the_holders() -> None:
     assert answer.closest == (
         "free the 20.00 GiB that VLLM::EngineCore (pid 34) holds",
         "free the 3.00 GiB that python (pid 12) holds",
-        "use a card with more memory, or more cards with --tensor-parallel-size",
+        "use a card with more memory, or allow more cards with --gpus",
     )
 
 
@@ -213,7 +213,7 @@ def test_an_end_that_the_numbers_prove_comes_at_once() -> None:
     assert held.settings.gpu_memory_utilization == 0.277
     end(held, Kind.KV_TOO_SMALL, numbers, device=card.device, said=said)
     lighter = climb(pinned, situation=card, memory_bytes=22 * GIB)
-    assert step(lighter, Kind.KV_TOO_SMALL, numbers, device=card.device, said=said).rung == "quantized_weights"
+    assert step(lighter, Kind.KV_TOO_SMALL, numbers, device=card.device, said=said).rung == "fp8_kv"
 
 
 def test_a_server_that_runs_out_loses_a_little_memory_once_and_then_requests() -> None:
@@ -245,7 +245,7 @@ def test_only_a_pin_in_the_way_is_named_with_both_values() -> None:
 
 
 def test_a_pinned_context_that_does_not_fit_is_named_with_what_does() -> None:
-    pinned = Settings(0.95, 131072, 8, 512, enforce_eager=True, quantization="fp8")
+    pinned = Settings(0.95, 131072, 8, 512, enforce_eager=True, kv_cache_dtype="fp8", quantization="fp8")
     answer = end(climb(pinned), Kind.KV_TOO_SMALL, KV)
     assert answer.closest[0] == "allow --max-model-len 70624 instead of your 131072"
 
@@ -270,7 +270,7 @@ def test_a_cache_sized_in_bytes_is_named_without_a_value_of_the_users() -> None:
 
 
 def test_a_floor_of_the_users_holds_to_the_end_which_says_what_would_fit() -> None:
-    found = climb(Settings(0.95, None, 8, 512, enforce_eager=True, quantization="fp8"), min_context=100000,
+    found = climb(Settings(0.95, None, 8, 512, enforce_eager=True, kv_cache_dtype="fp8", quantization="fp8"), min_context=100000,
                   floor_is_wish=True)  # fmt: skip
     assert end(found, Kind.KV_TOO_SMALL, KV).closest[0] == "allow --min-context 70624 instead of 100000"
 
@@ -291,7 +291,10 @@ def fitted(length: int, wished: int = 131072, **more: Any) -> Effective:
         (climb(), fitted(70624)),
         (climb(Settings(max_model_len=AUTO)), fitted(4096)),
         (climb(Settings(max_model_len=AUTO), strategy="keep-context"), fitted(4096)),
-        (climb(Settings(0.95, AUTO, 8, 512, enforce_eager=True, quantization="fp8")), fitted(600)),
+        (
+            climb(Settings(0.95, AUTO, 8, 512, enforce_eager=True, kv_cache_dtype="fp8", quantization="fp8")),
+            fitted(600),
+        ),
         (climb(concurrency=4), Effective(max_model_len=8192, max_concurrency=4.0)),
         (climb(concurrency=4), Effective(max_model_len=8192)),
     ],
@@ -321,7 +324,7 @@ def test_an_engine_with_less_than_a_rung_could_give_is_answered(found: Climb, sa
 
 
 def test_a_fitted_context_that_breaks_a_named_wish_or_is_of_no_use_is_an_end() -> None:
-    spent = Settings(0.95, AUTO, 8, 512, enforce_eager=True, quantization="fp8")
+    spent = Settings(0.95, AUTO, 8, 512, enforce_eager=True, kv_cache_dtype="fp8", quantization="fp8")
     for found, length in ((climb(spent), 100), (climb(spent, min_context=4096, floor_is_wish=True), 4000)):
         verdict = unmet(found, fitted(length), SITUATION)
         assert verdict is not None

@@ -36,7 +36,7 @@ KV = {"needed_kv_gib": 5.0, "available_kv_gib": 0.02, "max_seq_len": 131072, "es
 
 def climb_down(strategy: Strategy, kind: Kind) -> list[Step]:
     """Return every step a ladder takes for one failure that never goes away."""
-    climb = ladder.begin(strategy, Limits(), Settings(), pins=frozenset(), situation=SITUATION)
+    climb = ladder.begin(strategy, Limits(gpus=2), Settings(), pins=frozenset(), situation=SITUATION)
     steps: list[Step] = []
     while True:
         numbers = {Kind.KV_TOO_SMALL: KV, Kind.SEQS_TOO_MANY: {"num_seqs": 40.0}}.get(kind, {})
