@@ -1,0 +1,1 @@
+"""A fake `pynvml` for tests and benches; see `pynvml`, which a PYTHONPATH with this folder puts before the real one."""
