@@ -100,7 +100,7 @@ class Handle:
         """Give what the file says of it now; a card that has left the file is lost."""
         try:
             card: dict[str, Any] = _file()["cards"][self.card]
-            inherited = {key: card[key] for key in ("capability", "errors", "hang") if key in card}
+            inherited: dict[str, Any] = {key: card[key] for key in ("capability", "errors", "hang") if key in card}
             return card if self.mig is None else {**inherited, **card["mig"][self.mig]}
         except (LookupError, TypeError):
             raise NVMLError(NVML_ERROR_GPU_IS_LOST) from None
