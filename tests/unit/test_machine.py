@@ -422,7 +422,7 @@ def test_a_ladder_without_an_answer_ends_with_3_and_what_would_help() -> None:
     assert after == ExhaustedEnd(ExitCode.NOTHING_FITS)
     gave = record.Gave(
         "every rung of the strategy 'default' that answers weights_oom has been used",
-        ("use a card with more memory, or more cards with --tensor-parallel-size",),
+        ("use a card with more memory, or allow more cards with --gpus",),
     )
     assert effects == (
         Tell(gave),
