@@ -9,10 +9,10 @@ import pytest
 
 PACKAGE = Path(__file__).parents[2] / "autolaunch"
 PURE = (
-    "advice", "arguments", "budget", "case", "causes", "crashes", "diagnose", "ending", "events", "facts", "failure",
-    "figures",
-    "frames", "ladder", "logline", "machine", "narration", "past", "phases", "progress", "record", "redaction",
-    "rungs", "settings", "shape", "share", "sizes", "start", "strategy", "verdict",
+    "activation", "advice", "arguments", "asked", "budget", "case", "causes", "crashes", "defaults", "diagnose", "ending",
+    "events", "facts", "failure", "figures", "frames", "graphs", "ladder", "logline", "machine", "narration",
+    "past", "phases", "progress", "record", "redaction", "rungs", "settings", "shape", "share", "sizes", "start",
+    "strategy", "term", "terms", "verdict",
 )  # fmt: skip
 ACTING = frozenset(
     {"os", "subprocess", "signal", "socket", "threading", "time", "random", "logging", "vllm", "torch", "asyncio"}
