@@ -1,6 +1,6 @@
-"""What a model's own files say before it is loaded: its longest context and how its weights are stored.
+"""What is known of a model before it is loaded: from its own files, else from the catalogue, else from the hub.
 
-Reads config.json of a folder or of the hub's cache; never the network, never torch.
+I/O. Joins what `configuration`, `weights` and `hub` say of one model and says where nothing was found; never torch.
 """
 
 from __future__ import annotations
@@ -10,24 +10,9 @@ import os
 from pathlib import Path
 from typing import Any
 
+from autolaunch import configuration
 from autolaunch.catalog import Entry
 from autolaunch.facts import Model
-
-_LENGTH_KEYS = (
-    "max_position_embeddings",
-    "n_positions",
-    "max_seq_len",
-    "seq_length",
-    "model_max_length",
-    "max_target_positions",
-    "max_sequence_length",
-    "max_seq_length",
-    "seq_len",
-)
-"""Where configurations keep the longest context; vLLM takes the least of those that are there."""
-
-_UNSCALED = ("default", "llama3", "longrope", "su", "mrope")
-"""Kinds of rope scaling whose factor vLLM does not multiply into the longest context."""
 
 
 def config_file(model: str) -> Path | None:
@@ -51,29 +36,20 @@ def config_file(model: str) -> Path | None:
 def look_at(entry: Entry) -> Model:
     """Return what is known of a model; what no file and no catalogue says stays None."""
     if entry.model.endswith(".gguf"):
-        return Model(entry.max_model_len, "gguf", entry.variants)
+        return Model(entry.max_model_len, "gguf", entry.variants, entry.name)
     file = config_file(entry.model)
-    config = _read(file) if file else {}
-    text = config.get("text_config")
-    config = {**config, **text} if isinstance(text, dict) else config
-    return Model(_length(config, entry), _quantization(config, file), entry.variants)
+    found = configuration.read(_read(file)) if file else configuration.Configuration()
+    return Model(
+        max_model_len=found.max_model_len or entry.max_model_len,
+        quantization=found.quantization or entry.quantization or _beside(file),
+        variants=entry.variants,
+        name=entry.name,
+        shape=found.shape or entry.shape,
+        weights=entry.weights,
+    )
 
 
-def _length(config: dict[str, Any], entry: Entry) -> int | None:
-    lengths = [config[key] for key in _LENGTH_KEYS if type(config.get(key)) is int and config[key] > 0]
-    scaled = config.get("rope_scaling") or config.get("rope_parameters")
-    if isinstance(scaled, dict) and scaled.get("factor", 1) != 1:
-        kind = scaled.get("rope_type") or scaled.get("type")
-        if kind not in _UNSCALED:
-            return entry.max_model_len  # the engine works it out from the scaling; a wrong cap is worse than none
-    return min(lengths, default=entry.max_model_len)
-
-
-def _quantization(config: dict[str, Any], file: Path | None) -> str | None:
-    for key in ("quantization_config", "compression_config"):
-        table = config.get(key)
-        if isinstance(table, dict):
-            return str(table.get("quant_method", "unknown"))
+def _beside(file: Path | None) -> str | None:
     return "modelopt" if file is not None and file.with_name("hf_quant_config.json").is_file() else None
 
 

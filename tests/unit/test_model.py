@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from autolaunch.catalog import Entry, find_model
-from autolaunch.facts import Model, Variant
+from autolaunch.facts import Basis, Model, Variant, Weights
 from autolaunch.model import config_file, look_at
 
 
@@ -43,7 +43,7 @@ def folder(path: Path, config: Any) -> Entry:
 def test_a_configuration_gives_length_and_quantization(
     tmp_path: Path, config: Any, length: int, quantization: str | None
 ) -> None:
-    assert look_at(folder(tmp_path, config)) == Model(length, quantization, (Variant("org/awq", "awq"),))
+    assert look_at(folder(tmp_path, config)) == Model(length, quantization, (Variant("org/awq", "awq"),), "m")
 
 
 def test_a_quantization_may_stand_in_a_file_of_its_own(tmp_path: Path) -> None:
@@ -53,7 +53,7 @@ def test_a_quantization_may_stand_in_a_file_of_its_own(tmp_path: Path) -> None:
 
 
 def test_a_gguf_file_is_quantized_already(tmp_path: Path) -> None:
-    assert look_at(Entry("m", str(tmp_path / "m.gguf"))) == Model(None, "gguf")
+    assert look_at(Entry("m", str(tmp_path / "m.gguf"))) == Model(None, "gguf", name="m")
 
 
 def test_a_model_in_the_hubs_cache_is_read_without_the_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -66,10 +66,12 @@ def test_a_model_in_the_hubs_cache_is_read_without_the_network(tmp_path: Path, m
     snapshot.mkdir(parents=True)
     (snapshot / "config.json").write_text('{"max_position_embeddings": 2048}')
     assert config_file("org/m") == snapshot / "config.json"
-    assert look_at(Entry("m", "org/m")) == Model(2048)
+    assert look_at(Entry("m", "org/m")) == Model(2048, name="m")
 
 
 def test_a_model_that_is_nowhere_is_known_by_its_entry_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("HF_HUB_CACHE", raising=False)
     monkeypatch.setenv("HF_HOME", str(tmp_path))
-    assert look_at(find_model("glm-4-9b")) == Model(131072)
+    entry = find_model("glm-4-9b")
+    assert look_at(entry) == Model(131072, None, (), "glm-4-9b", "", entry.shape, entry.weights)
+    assert entry.weights == Weights(18_799_902_720, 16_315_842_560, 0, Basis.EXACT, "catalogue")

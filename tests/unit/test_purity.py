@@ -9,10 +9,11 @@ import pytest
 
 PACKAGE = Path(__file__).parents[2] / "autolaunch"
 PURE = (
-    "activation", "advice", "arguments", "asked", "budget", "case", "causes", "crashes", "defaults", "diagnose", "ending",
-    "events", "facts", "failure", "figures", "frames", "graphs", "ladder", "logline", "machine", "narration",
+    "activation", "advice", "arguments", "asked", "budget", "case", "causes", "crashes", "defaults", "diagnose",
+    "ending", "events", "facts", "failure", "figures", "frames", "graphs", "ladder", "logline", "machine", "narration",
     "past", "phases", "progress", "record", "redaction", "rungs", "settings", "shape", "share", "sizes", "start",
     "strategy", "term", "terms", "verdict",
+    "caches", "claims", "configuration",
 )  # fmt: skip
 ACTING = frozenset(
     {"os", "subprocess", "signal", "socket", "threading", "time", "random", "logging", "vllm", "torch", "asyncio"}
