@@ -22,7 +22,12 @@ V0_BLOCK_TOKENS = 16
 
 @dataclass(frozen=True, slots=True)
 class Effective:
-    """What the engine itself said about the start: nothing here is computed from settings."""
+    """What the engine itself said about the start: nothing here is computed from settings.
+
+    `cudagraph_gib` is the estimate that was subtracted for CUDA graphs, `captured_gib` what they took in the end.
+    Recent releases (about 0.28 on) print `consumed_gib`, weights and non-torch in one, and an `activation_gib` that
+    holds the estimate as well.
+    """
 
     max_model_len: int | None = None
     auto_fit_from: int | None = None
@@ -39,6 +44,8 @@ class Effective:
     activation_gib: float | None = None
     non_torch_gib: float | None = None
     cudagraph_gib: float | None = None
+    captured_gib: float | None = None
+    consumed_gib: float | None = None
 
 
 def number(text: str) -> float | None:
@@ -173,7 +180,13 @@ _STATED: tuple[tuple[str, re.Pattern[str], Update], ...] = (
     ("for weight", re.compile(r"usage is " + _N + " GiB for weight"), _set("weights_gib")),
     ("peak activation", re.compile(_N + " GiB for peak activation"), _set("activation_gib")),
     ("for non-torch", re.compile(_N + " GiB for non-torch"), _set("non_torch_gib")),
-    ("for CUDAGraph", re.compile(_N + " GiB for CUDAGraph"), _set("cudagraph_gib")),
+    ("consumed memory", re.compile(_N + " GiB for consumed memory"), _set("consumed_gib")),
+    ("for CUDAGraph", re.compile(_N + " GiB for CUDAGraph"), _set("captured_gib")),
+    (
+        "Graph capturing",
+        re.compile(r"Graph capturing finished in \S+ secs?, took " + _N + " Gi?B"),
+        _set("captured_gib"),
+    ),
     ("CUDA graph memory:", re.compile(r"Estimated CUDA graph memory: " + _N), _set("cudagraph_gib")),
     ("total_gpu_memory", re.compile(r"total_gpu_memory \(" + _N), _set("total_gib")),
     ("gpu_memory_utilization (", re.compile(r"gpu_memory_utilization \(" + _N), _set("utilization")),

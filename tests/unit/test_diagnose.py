@@ -77,6 +77,7 @@ def test_the_engines_own_sizes_are_read_from_a_start_that_fitted_its_context() -
         weights_gib=17.56,
         max_concurrency=1.0,
         cudagraph_gib=0.4,
+        captured_gib=0.55,
         max_num_batched_tokens=scanner.effective.max_num_batched_tokens,
     )
 
