@@ -22,12 +22,10 @@ class Doubt(ValueError):
 def count(config: Config, *names: str, most: int = MOST, least: int = 1) -> int | None:
     """Return the first of these values that is there; None where all are missing or null.
 
-    Raises `Doubt` for anything but a whole number from `least` to `most`.
+    Raises `Doubt` for anything but a whole number from `least` to `most`, or a list of such.
     """
     for name in names:
-        value = config.get(name)
-        if isinstance(value, list) and value:
-            value = value[0]  # one number per modality or layer (ERNIE-VL, Hunyuan): the first is the text's
+        value = _one(name, config.get(name))
         if value is None:
             continue
         if type(value) is not int:
@@ -36,6 +34,15 @@ def count(config: Config, *names: str, most: int = MOST, least: int = 1) -> int 
             raise Doubt(f"{name} is {_shown(value)}, which no model has")
         return value
     return None
+
+
+def _one(name: str, value: Any) -> Any:
+    """Return the one number of a list: where they differ, the largest of experts, and a doubt of anything else."""
+    if not isinstance(value, list) or not value or not all(type(number) is int for number in value):
+        return value
+    if len(set(value)) > 1 and not name.startswith("moe_"):  # ERNIE-VL gives its text's and its images' experts
+        raise Doubt(f"{name} differs from layer to layer")
+    return max(value)
 
 
 def must(config: Config, *names: str, most: int = MOST) -> int:
@@ -53,6 +60,14 @@ def words(config: Config, name: str) -> tuple[str, ...]:
         return ()
     if not isinstance(value, list) or not all(isinstance(word, str) for word in value):
         raise Doubt(f"{name} is {_shown(value)}, not a list of words")
+    return tuple(value)
+
+
+def numbers(config: Config, name: str) -> tuple[int, ...]:
+    """Return a list of whole numbers; raise `Doubt` where it is something else."""
+    value = config.get(name)
+    if not isinstance(value, list) or not all(type(number) is int for number in value):
+        raise Doubt(f"{name} is {_shown(value)}, not a list of numbers")
     return tuple(value)
 
 

@@ -7,9 +7,10 @@ Sources: vllm/transformers_utils/model_arch_config_convertor.py and vllm/config/
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-from autolaunch.caches import LAYERS, caches
+from autolaunch.caches import LAYERS, Heads, caches
 from autolaunch.claims import Config, Doubt, count, must, table, words
 from autolaunch.shape import Shape
 
@@ -32,10 +33,38 @@ _UNSCALED = ("default", "llama3", "longrope", "su", "mrope")
 _NESTED = ("text_config", "llm_config", "language_config")
 """Where multimodal configurations keep those of their language model."""
 
+_ENCODERS = ("vision_config", "visual", "vision_encoder", "audio_config", "audio_encoder", "speech_config")
+"""Where multimodal configurations keep those of their encoders."""
+
 _TIED = frozenset(
-    ("gemma", "gemma2", "gemma3", "gemma3_text", "gpt2", "gpt_bigcode", "opt", "bloom", "mamba", "cohere")
+    (
+        "gemma",
+        "gemma2",
+        "gemma3",
+        "gemma3_text",
+        "gemma4_text",
+        "gpt2",
+        "gpt_bigcode",
+        "opt",
+        "bloom",
+        "mamba",
+        "cohere",
+    )
 )
 """Model types whose head is the embedding unless the configuration says otherwise."""
+
+_GEMMA = {
+    "num_attention_heads": 8,
+    "num_key_value_heads": 4,
+    "head_dim": 256,
+    "vocab_size": 262208,
+    "max_position_embeddings": 131072,
+    "sliding_window": 4096,
+    "sliding_window_pattern": 6,
+}
+
+_DEFAULTS: Mapping[str, Config] = {"gemma3_text": _GEMMA, "gemma3": _GEMMA, "gemma": {"head_dim": 256}}
+"""What transformers fills in where these models' configurations leave it out, as Gemma 3's own ones do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,54 +88,86 @@ def read(config: Config) -> Configuration:
 
 
 def language_model(config: Config) -> Config:
-    """Return the table with that of its language model laid over it, where it is nested."""
+    """Return the table with that of its language model laid over it, where it is nested, and with known defaults."""
     if "thinker_config" in config:
         config = {**config, **table(config, "thinker_config")}
-    for name in _NESTED:
-        inner = table(config, name)
-        if inner:
-            return {**config, **inner}
-    return config
+    inner = next((table(config, name) for name in _NESTED if table(config, name)), {})
+    given = {**config, **inner}
+    return {**_DEFAULTS.get(str(given.get("model_type")), {}), **given}
 
 
 def _shape(config: Config, text: Config) -> Shape:
     layers = must(text, "num_hidden_layers", "num_layers", "n_layer", "n_layers", most=LAYERS)
     hidden = must(text, "hidden_size", "n_embd", "d_model")
-    heads = must(text, "num_attention_heads", "n_head", "n_heads")
-    kv_heads = _kv_heads(text, heads)
-    head_dim = _head_dim(text, hidden, heads)
-    experts = count(text, "num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts", least=0) or 0
-    width = count(text, "intermediate_size", "ffn_hidden_size", "n_inner", "ffn_dim") or 4 * hidden
+    heads, kv_heads, head_dim = _attention(text, hidden)
+    experts = _experts(text)
     return Shape(
         architecture=next(iter(words(config, "architectures")), ""),
         hidden_size=hidden,
-        intermediate_size=width,
+        intermediate_size=_width(text, hidden),
         num_hidden_layers=layers,
         num_attention_heads=heads,
         num_key_value_heads=kv_heads,
         head_dim=head_dim,
         vocab_size=must(text, "padded_vocab_size", "vocab_size", most=1 << 24),
-        caches=caches(text, layers=layers, kv_heads=kv_heads, head_dim=head_dim),
+        caches=caches(text, layers=layers, heads=Heads(kv_heads, head_dim)),
         tie_word_embeddings=_tied(config, text),
         experts=experts,
+        experts_per_token=_experts_per_token(text) if experts else 0,
+        expert_intermediate_size=_expert_width(text, hidden) if experts else 0,
+        vision=any(table(config, name) or table(text, name) for name in _ENCODERS),
         soft_cap=bool(text.get("final_logit_softcapping")),
     )
 
 
-def _kv_heads(text: Config, heads: int) -> int:
-    kv_heads = count(text, "n_head_kv", "num_kv_heads", "num_key_value_heads", "multi_query_group_num") or heads
+def _attention(text: Config, hidden: int) -> tuple[int, int, int]:
+    """Return the heads, the KV heads and the numbers in a head; none of them where there is no attention."""
+    if text.get("model_type") in ("mamba", "mamba2", "falcon_mamba"):
+        return 0, 0, 0
+    heads = must(text, "num_attention_heads", "n_head", "n_heads")
+    kv_heads = _kv_heads(text) or heads
     if kv_heads > heads:
-        raise Doubt(f"{kv_heads} KV heads for {heads} heads")
-    return kv_heads
-
-
-def _head_dim(text: Config, hidden: int, heads: int) -> int:
-    given = count(text, "head_dim", "kv_channels", "attention_head_dim", "hidden_size_per_head", least=0)
-    if given:
-        return given
+        raise Doubt(f"it has {kv_heads} KV heads for {heads} heads")
+    if "kv_lora_rank" in text and count(text, "qk_nope_head_dim"):
+        return heads, kv_heads, must(text, "qk_nope_head_dim") + must(text, "qk_rope_head_dim")
+    head_dim = count(text, "head_dim", "kv_channels", "attention_head_dim", "hidden_size_per_head", least=0)
+    if head_dim:
+        return heads, kv_heads, head_dim
     if hidden % heads:
-        raise Doubt(f"{heads} heads do not share out a hidden_size of {hidden}, and no head_dim is given")
-    return hidden // heads
+        raise Doubt(f"{heads} heads do not share out a hidden_size of {hidden}, and there is no head_dim")
+    return heads, kv_heads, hidden // heads
+
+
+def _kv_heads(text: Config) -> int | None:
+    if text.get("multi_query") is True and text.get("new_decoder_architecture") is not True:
+        return 1  # Falcon-7B, StarCoder
+    if text.get("multi_query_attention") is False:
+        return None  # ChatGLM without groups
+    names = ("n_head_kv", "num_kv_heads", "num_key_value_heads", "multi_query_group_num", "num_attention_groups")
+    return count(text, *names) or count(table(text, "attn_config"), "kv_n_heads")
+
+
+def _width(text: Config, hidden: int) -> int:
+    dense = count(
+        text, "intermediate_size_mlp", "intermediate_size", "ffn_hidden_size", "n_inner", "ffn_dim", "d_inner"
+    )
+    return dense or 4 * hidden
+
+
+def _experts(text: Config) -> int:
+    names = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
+    found = count(text, *names, least=0) or count(table(text, "ffn_config"), "moe_num_experts", least=0)
+    return found or 0
+
+
+def _experts_per_token(text: Config) -> int:
+    names = ("num_experts_per_tok", "num_experts_per_token", "experts_per_token", "top_k_experts", "moe_topk")
+    return count(text, *names, "moe_top_k", "moe_k", least=0) or 0
+
+
+def _expert_width(text: Config, hidden: int) -> int:
+    names = ("moe_intermediate_size", "expert_intermediate_size", "expert_ffn_hidden_size", "intermediate_size")
+    return count(text, *names) or 4 * hidden
 
 
 def _tied(config: Config, text: Config) -> bool:
@@ -121,13 +182,23 @@ def _longest(text: Config) -> int | None:
     scaled = text.get("rope_scaling") or text.get("rope_parameters")
     if isinstance(scaled, dict) and scaled.get("factor", 1) != 1:
         kind = scaled.get("rope_type") or scaled.get("type")
-        if kind not in _UNSCALED:
+        if not isinstance(kind, str) or kind not in _UNSCALED:
             return None  # the engine works it out from the scaling; a wrong cap is worse than none
     return min(lengths, default=None)
 
 
 def _quantization(text: Config) -> str | None:
     for name in ("quantization_config", "compression_config"):
-        if isinstance(text.get(name), dict):
-            return str(text[name].get("quant_method", "unknown"))
+        found = text.get(name)
+        if isinstance(found, Mapping):
+            return _method(found)
     return None
+
+
+def _method(found: Config) -> str:
+    """Return the method as vLLM names it."""
+    if isinstance(found.get("quant_method"), str):
+        return str(found["quant_method"]).lower().replace("compressed_tensors", "compressed-tensors")
+    if table(found, "producer").get("name") == "modelopt":
+        return "modelopt"
+    return "bitsandbytes" if found.get("load_in_4bit") or found.get("load_in_8bit") else "unknown"

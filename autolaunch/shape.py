@@ -14,8 +14,8 @@ from enum import Enum
 BLOCK_TOKENS = 16
 
 STATE_BLOCKS = 2
-"""States that one running sequence holds per layer: its own and the one at the last cached block. That is so
-with prefix caching, the default of recent releases; without it one is enough."""
+"""States that one running sequence holds per layer beside attention: its own and the one at the last cached block.
+That is so with prefix caching, the default of recent releases; without it, and without attention, one is enough."""
 
 LONGEST = 1 << 24
 """The longest context looked for, in tokens; a cache that does not grow holds any."""
@@ -131,7 +131,7 @@ def tokens_in(shape: Shape, pool_bytes: int, *, ranks: int, cache_bytes: float, 
 
 @dataclass(frozen=True, slots=True)
 class _Group:
-    """`count` groups of layers that are given blocks together, `block_tokens` tokens to a block."""
+    """`count` groups of layers that are given blocks together, `block_tokens` tokens to a block; blocks of STATE."""
 
     layers: CacheLayers
     count: int
@@ -140,7 +140,7 @@ class _Group:
     def blocks(self, length: int, batched_tokens: int) -> int:
         """Return the blocks that one request of `length` tokens holds at most."""
         if self.layers.kind is CacheKind.STATE:
-            return self.count * STATE_BLOCKS
+            return self.count
         if self.layers.kind is CacheKind.SLIDING:
             held = min(self.layers.window - 1 + batched_tokens, length)
             return self.count * (_ceil(held, self.block_tokens) + 1)
@@ -162,7 +162,8 @@ def _layout(caches: Sequence[CacheLayers], *, ranks: int, cache_bytes: float) ->
     for layers in kept:
         own = _page(layers, tokens, ranks, cache_bytes)
         wider = page // own if own and page % own == 0 else 1
-        groups.append(_Group(layers, _ceil(layers.count, size), tokens * wider))
+        each = STATE_BLOCKS if layers.kind is CacheKind.STATE else 1
+        groups.append(_Group(layers, _ceil(layers.count, size) * each, tokens * wider))
     return size * page, tuple(groups)
 
 

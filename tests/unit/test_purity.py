@@ -13,7 +13,7 @@ PURE = (
     "ending", "events", "facts", "failure", "figures", "frames", "graphs", "ladder", "logline", "machine", "narration",
     "past", "phases", "progress", "record", "redaction", "rungs", "settings", "shape", "share", "sizes", "start",
     "strategy", "term", "terms", "verdict",
-    "caches", "claims", "configuration",
+    "caches", "claims", "configuration", "recurrent",
 )  # fmt: skip
 ACTING = frozenset(
     {"os", "subprocess", "signal", "socket", "threading", "time", "random", "logging", "vllm", "torch", "asyncio"}
