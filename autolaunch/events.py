@@ -30,6 +30,13 @@ class LaunchFailed:
 
 
 @dataclass(frozen=True, slots=True)
+class CardFreed:
+    """Another supervisor was starting on the same card; the launch that waited for it may be repeated."""
+
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
 class Stirred:
     """The engine printed something or used processor time or moved data."""
 
@@ -111,6 +118,7 @@ class DeadlineReached:
 
 EngineEvent = (
     LaunchFailed
+    | CardFreed
     | Stirred
     | CacheSized
     | CauseSeen
@@ -156,10 +164,26 @@ class Tell:
 
 
 @dataclass(frozen=True, slots=True)
+class Remember:
+    """Keep how a start ended for later runs.
+
+    `failure` None is an engine that came up; `device` as measured before the start; `in_service` is a failure after
+    the engine served.
+    """
+
+    settings: Settings
+    failure: Failure | None
+    effective: Effective
+    device: Device
+    seconds: float
+    in_service: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Finish:
     """Leave with this exit code."""
 
     exit_code: ExitCode
 
 
-Effect = Launch | Signal | AwaitRelease | Tell | Finish
+Effect = Launch | Signal | AwaitRelease | Tell | Remember | Finish

@@ -143,13 +143,18 @@ def unmet(climb: Climb, effective: Effective, situation: Situation) -> tuple[Fai
     if failure is None:
         return None
     fitted, limits = effective.max_model_len or 0, climb.limits
-    if limits.concurrency == 1 and "max_model_len" in climb.pins and fitted >= limits.min_context:
+    wished = effective.auto_fit_from or fitted
+    pinned = "max_model_len" in climb.pins
+    if limits.concurrency == 1 and fitted >= limits.min_context and (pinned or fitted >= wished * (1 - NEARLY)):
         return None
     answer = next_step(climb, failure, effective, situation)
     if isinstance(answer, Step):
         return None if limits.concurrency == 1 and answer.rung == "context" else (failure, answer)
     return None if limits.concurrency == 1 and fitted >= limits.least_context else (failure, answer)
 
+
+NEARLY = 0.03
+"""A fitted context that lacks no more than this share of the wished one is not worth another start."""
 
 PRINTED = 0.005
 """The engine prints how many requests fit with two decimals: what it says may be this much too much."""

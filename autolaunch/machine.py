@@ -28,22 +28,19 @@ from dataclasses import replace
 from autolaunch import record
 from autolaunch.errors import ExitCode
 from autolaunch.events import (
-    AwaitRelease,
     Begun,
     CacheSized,
+    CardFreed,
     CauseSeen,
     DeadlineReached,
-    Effect,
     EngineEvent,
     EngineExited,
     Event,
-    Finish,
-    Launch,
     LaunchFailed,
     MemorySettled,
     ProbeFailed,
     ProbePassed,
-    Signal,
+    Remember,
     SignalReceived,
     Stirred,
     Tell,
@@ -51,15 +48,14 @@ from autolaunch.events import (
 )
 from autolaunch.failure import Failure, Kind
 from autolaunch.figures import Effective
-from autolaunch.ladder import Climb, Exhausted, Step, next_step, unmet
+from autolaunch.ladder import unmet
+from autolaunch.moves import Move, end, launch, remembered, stop
 from autolaunch.phases import (
     Aim,
     Backoff,
     ExhaustedEnd,
-    Force,
     Idle,
     Ready,
-    Run,
     Starting,
     State,
     Stopped,
@@ -69,12 +65,12 @@ from autolaunch.phases import (
     ToEnd,
     ToRestart,
 )
+from autolaunch.stopping import stopping
 from autolaunch.verdict import (
     STALL_TIMEOUT,
     START_TIMEOUT,
     died_in_service,
     early_exit,
-    exit_code_of,
     refused,
     summary,
 )
@@ -83,8 +79,6 @@ if sys.version_info >= (3, 11):
     from typing import assert_never
 else:
     from typing_extensions import assert_never
-
-Move = tuple[State, tuple[Effect, ...]]
 
 
 def advance(state: State, event: Event, now: float) -> Move:
@@ -101,7 +95,7 @@ def advance(state: State, event: Event, now: float) -> Move:
         case Ready():
             return _ready(state, event, now)
         case Stopping():
-            return _stopping(state, event, now)
+            return stopping(state, event, now)
         case Backoff():
             return _backoff(state, event, now)
         case Stopped() | ExhaustedEnd():
@@ -114,20 +108,12 @@ def _is_current(state: State, attempt: int) -> bool:
     return isinstance(state, (Starting, Ready, Stopping)) and state.run.attempt == attempt
 
 
-def _launch(run: Run, now: float) -> Move:
-    return Starting(run, now, now), (Launch(run.attempt, run.climb.settings, run.climb.rung, run.climbing),)
-
-
-def _end(reason: str, exit_code: ExitCode) -> Move:
-    return Stopped(exit_code), (Tell(record.Ended(reason, exit_code)), Finish(exit_code))
-
-
 def _idle(state: Idle, event: Event, now: float) -> Move:
     match event:
         case Begun():
-            return _launch(state.run, now)
+            return launch(state.run, now)
         case SignalReceived(name):
-            return _end(name, ExitCode.STOPPED)
+            return end(name, ExitCode.STOPPED)
         case _:
             return state, ()
 
@@ -150,11 +136,13 @@ def _starting(state: Starting, event: Event, now: float) -> Move:
         case ProbeFailed(_, reason, effective):
             return _fail(state, state.suspect or Suspect(refused(reason), effective, now), now)
         case SignalReceived(name):
-            return _stop(run, ToEnd(name, ExitCode.STOPPED), run.policy.start_grace_s, now)
+            return stop(run, ToEnd(name, ExitCode.STOPPED), run.policy.start_grace_s, now)
         case DeadlineReached():
             return _overdue(state, now)
         case LaunchFailed(_, reason):
-            return _end(reason, ExitCode.HOST_AT_FAULT)
+            return end(reason, ExitCode.HOST_AT_FAULT)
+        case CardFreed():
+            return launch(run, now)
         case TreeGone() | MemorySettled() | Begun():
             return state, ()  # the exit is on its way; nothing is released before it; one begin is enough
         case _:
@@ -178,29 +166,28 @@ def _overdue(state: Starting, now: float) -> Move:
 
 def _fail(state: Starting, suspect: Suspect, now: float) -> Move:
     policy = state.run.policy
-    return _stop(state.run, ToClimb(suspect, now - state.since), policy.failed_grace_s, now)
-
-
-def _stop(run: Run, aim: Aim, grace_s: float, now: float) -> Move:
-    return Stopping(run, aim, Force.POLITE, now + grace_s), (Signal(run.attempt, Force.POLITE),)
+    return stop(state.run, ToClimb(suspect, now - state.since), policy.failed_grace_s, now)
 
 
 def _come_up(state: Starting, effective: Effective, now: float) -> Move:
     run = replace(state.run, climbing=0)
     shown = summary(effective)
     policy, seconds = run.policy, now - state.since
-    told = Tell(record.CameUp(run.attempt, seconds, run.climb.settings, shown, policy.url, policy.prove))
+    told = (
+        Tell(record.CameUp(run.attempt, seconds, run.climb.settings, shown, policy.url, policy.prove)),
+        Remember(run.climb.settings, None, effective, run.situation.device, seconds),
+    )
     if run.policy.check:
-        stopping, effects = _stop(run, ToEnd("check", ExitCode.STOPPED), run.policy.stop_grace_s, now)
-        return stopping, (told, *effects)
-    return Ready(run, now), (told,)
+        after, effects = stop(run, ToEnd("check", ExitCode.STOPPED), run.policy.stop_grace_s, now)
+        return after, (*told, *effects)
+    return Ready(run, now), told
 
 
 def _ready(state: Ready, event: Event, now: float) -> Move:
     run = state.run
     match event:
         case SignalReceived(name):
-            return _stop(run, ToEnd(name, ExitCode.STOPPED), run.policy.stop_grace_s, now)
+            return stop(run, ToEnd(name, ExitCode.STOPPED), run.policy.stop_grace_s, now)
         case CauseSeen(_, failure, effective, at):
             if not failure.memory or state.suspect is not None:
                 return state, ()  # a crash shows in the exit; a failed request is not the engine's end
@@ -212,6 +199,7 @@ def _ready(state: Ready, event: Event, now: float) -> Move:
         case (
             Begun()
             | LaunchFailed()
+            | CardFreed()
             | Stirred()
             | CacheSized()
             | ProbePassed()
@@ -231,135 +219,26 @@ def _die(state: Ready, suspect: Suspect, now: float) -> Move:
     if len(recent) >= policy.max_restarts:
         reason = f"{len(recent) + 1} crashes within {policy.restart_window_s:g} s"
         crashed = Tell(record.Crashed(suspect.failure, 0.0))
-        stopping, effects = _stop(run, ToEnd(reason, ExitCode.RESTARTS_SPENT), policy.failed_grace_s, now)
-        return stopping, (crashed, *effects)
+        told = (remembered(run, suspect, now - state.since, served=True),) if suspect.failure.memory else ()
+        after, effects = stop(run, ToEnd(reason, ExitCode.RESTARTS_SPENT), policy.failed_grace_s, now)
+        return after, (crashed, *told, *effects)
     aim: Aim
     if suspect.failure.memory:
         aim = ToClimb(suspect, now - state.since, served=True)
     else:
         aim = ToRestart(suspect.failure, min(policy.restart_wait_s * 2 ** len(recent), policy.restart_wait_most_s))
     wait_s = aim.wait_s if isinstance(aim, ToRestart) else 0.0
-    stopping, effects = _stop(run, aim, policy.failed_grace_s, now)
-    return stopping, (Tell(record.Crashed(suspect.failure, wait_s)), *effects)
-
-
-def _stopping(state: Stopping, event: Event, now: float) -> Move:
-    run = state.run
-    match event:
-        case SignalReceived(name):
-            return _hurry(state, name, now)
-        case DeadlineReached():
-            return _force(state, now)
-        case EngineExited():
-            if state.force is not Force.POLITE:
-                return state, ()  # a killed tree takes its time to be unmapped; memory its own to come back
-            # what is left of the tree has lost its purpose: it gets the short grace
-            return replace(state, deadline=min(state.deadline, now + run.policy.failed_grace_s)), ()
-        case TreeGone(_, survivors):
-            if survivors:
-                reason = f"processes outlived SIGKILL: {', '.join(map(str, survivors))}"
-                return _end(reason, ExitCode.HOST_AT_FAULT)
-            return _gone(state, now)
-        case MemorySettled(_, device):
-            if state.force is not Force.RELEASE:
-                return state, ()
-            situation = replace(run.situation, device=device)
-            return _go_on(replace(run, situation=situation), state.aim, now)
-        case LaunchFailed():
-            # only a wish to stop can come before a refusal: nothing was started, so nothing is waited for
-            return _go_on(run, state.aim, now) if isinstance(state.aim, ToEnd) else (state, ())
-        case Begun() | Stirred() | CacheSized() | CauseSeen() | ProbePassed() | ProbeFailed():
-            return state, ()
-        case _:
-            assert_never(event)
-
-
-def _hurry(state: Stopping, name: str, now: float) -> Move:
-    """A signal while stopping: the first makes it the end as asked, the next skips the grace."""
-    if state.force is Force.RELEASE:
-        return _end(name, ExitCode.STOPPED)
-    if not isinstance(state.aim, ToEnd) or state.aim.exit_code is not ExitCode.STOPPED:
-        return replace(state, aim=ToEnd(name, ExitCode.STOPPED)), ()
-    if state.force is Force.KILL:
-        return state, ()
-    return _force(state, now)
-
-
-def _force(state: Stopping, now: float) -> Move:
-    run = state.run
-    if state.force is Force.POLITE:
-        deadline = now + run.policy.kill_wait_s
-        return replace(state, force=Force.KILL, deadline=deadline), (Signal(run.attempt, Force.KILL),)
-    if state.force is Force.KILL:
-        return _end("the engine's processes could not be ended with SIGKILL", ExitCode.HOST_AT_FAULT)
-    return _go_on(run, state.aim, now)  # nobody told about the memory: go on with what was measured last
-
-
-def _go_on(run: Run, aim: Aim, now: float) -> Move:
-    """Do what the engine was stopped for, now that it is gone and its memory had its time to return."""
-    match aim:
-        case ToEnd(reason, exit_code):
-            return _end(reason, exit_code)
-        case ToRestart(failure, wait_s):
-            return Backoff(run, failure, wait_s, now + wait_s), ()
-        case ToClimb():
-            return _climb(run, aim, now)
-        case _:
-            assert_never(aim)
-
-
-def _gone(state: Stopping, now: float) -> Move:
-    """Go on once no process is left: wait for the memory where another start may follow."""
-    run, aim = state.run, state.aim
-    if isinstance(aim, ToEnd):
-        return _go_on(run, aim, now)
-    told: tuple[Effect, ...] = ()
-    if isinstance(aim, ToClimb):
-        failure = aim.suspect.failure
-        if not aim.served:
-            told = (Tell(record.Failed(run.attempt, aim.seconds, now - aim.suspect.at, failure)),)
-        if not _answerable(run.climb, failure):
-            end, effects = _give_up(run, failure, next_step(run.climb, failure, aim.suspect.effective, run.situation))
-            return end, (*told, *effects)
-    waiting = replace(state, force=Force.RELEASE, deadline=now + run.policy.kill_wait_s)
-    return waiting, (*told, AwaitRelease(run.attempt))
-
-
-def _answerable(climb: Climb, failure: Failure) -> bool:
-    return failure.kind is Kind.PROFILING_RACE or any(failure.kind in rung.answers for rung in climb.strategy.rungs)
-
-
-def _climb(run: Run, aim: ToClimb, now: float) -> Move:
-    failure = aim.suspect.failure
-    answer = next_step(run.climb, failure, aim.suspect.effective, run.situation)
-    if isinstance(answer, Exhausted):
-        return _give_up(run, failure, answer)
-    if run.climbing >= run.policy.max_attempts:
-        why = f"{run.climbing} of at most {run.policy.max_attempts} attempts are used"
-        next_one = (
-            f"allow more with --max-attempts; the next would be {answer.rung}: {', '.join(map(str, answer.changes))}"
-        )
-        return _give_up(run, failure, Exhausted(why, (next_one,)))
-    run = replace(run, climb=answer.climb, attempt=run.attempt + 1, climbing=run.climbing + 1)
-    state, effects = _launch(run, now)
-    return state, (Tell(record.Stepped(answer.rung, answer.why, answer.changes)), *effects)
-
-
-def _give_up(run: Run, failure: Failure, answer: Step | Exhausted) -> Move:
-    if failure.memory:
-        why, closest = (answer.why, answer.closest) if isinstance(answer, Exhausted) else (str(failure.kind), ())
-        told = (Tell(record.Gave(why, closest)), Tell(record.Ended("exhausted", ExitCode.NOTHING_FITS)))
-        return ExhaustedEnd(), (*told, Finish(ExitCode.NOTHING_FITS))
-    return _end(str(failure.kind), exit_code_of(failure, run.policy.options))
+    after, effects = stop(run, aim, policy.failed_grace_s, now)
+    return after, (Tell(record.Crashed(suspect.failure, wait_s)), *effects)
 
 
 def _backoff(state: Backoff, event: Event, now: float) -> Move:
     match event:
         case DeadlineReached():
             run = replace(state.run, attempt=state.run.attempt + 1, climbing=1)
-            after, effects = _launch(run, now)
+            after, effects = launch(run, now)
             return after, (Tell(record.Restarting(state.failure, state.wait_s)), *effects)
         case SignalReceived(name):
-            return _end(name, ExitCode.STOPPED)
+            return end(name, ExitCode.STOPPED)
         case _:
             return state, ()

@@ -19,13 +19,14 @@ from autolaunch.ladder import Climb
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """The bounds of a run; seconds throughout.
+    """The bounds of a run; seconds throughout. Without `retries` no failed start is followed by another.
 
     `options` are those the user gave to the engine: a configuration error that names one of them is the user's to
     mend.
     """
 
     max_attempts: int = 8
+    retries: bool = True
     start_timeout_s: float = 3600.0
     stall_timeout_s: float = 300.0
     settle_s: float = 0.25

@@ -14,6 +14,7 @@ from autolaunch.events import (
     AwaitRelease,
     Begun,
     CacheSized,
+    CardFreed,
     CauseSeen,
     DeadlineReached,
     Effect,
@@ -26,6 +27,7 @@ from autolaunch.events import (
     MemorySettled,
     ProbeFailed,
     ProbePassed,
+    Remember,
     Signal,
     SignalReceived,
     Stirred,
@@ -95,6 +97,7 @@ EXHAUSTED = ExhaustedEnd()
 EVENTS: dict[str, Event] = {
     "Begun": Begun(),
     "LaunchFailed": LaunchFailed(1, "no such command"),
+    "CardFreed": CardFreed(1),
     "Stirred": Stirred(1),
     "CacheSized": CacheSized(1, SAID),
     "CauseSeen": CauseSeen(1, WEIGHTS, SAID, 9.5),
@@ -136,6 +139,14 @@ CAME_UP = Tell(
         "http://127.0.0.1:8000",
     )
 )
+CAME_UP_EFFECTS = (CAME_UP, Remember(CLIMB.settings, None, SAID, CARD, 10.0))
+
+
+def remembered(failure: Failure, *, seconds: float = 5.0, in_service: bool = False) -> Remember:
+    """Return the order to keep how a start failed."""
+    return Remember(CLIMB.settings, failure, SAID, CARD, seconds, in_service)
+
+
 PROBE = Failure(Kind.OTHER_CRASH, line="the first request was refused: HTTP 500", phase=Phase.SERVING)
 DIED = Stopping(
     replace(RUN, crashes=(NOW,)), ToClimb(Suspect(WEIGHTS, SAID, NOW), 10.0, served=True), Force.POLITE, NOW + 0.4
@@ -148,10 +159,12 @@ MOVED: dict[tuple[str, str], tuple[State, tuple[Effect, ...]]] = {
     ("IDLE", "Begun"): (Starting(RUN, NOW, NOW), LAUNCH),
     ("IDLE", "SignalReceived"): ended("SIGINT", ExitCode.STOPPED),
     ("STARTING", "LaunchFailed"): ended("no such command", ExitCode.HOST_AT_FAULT),
+    ("STARTING", "CardFreed"): (Starting(RUN, NOW, NOW), LAUNCH),
+    ("SUSPICIOUS", "CardFreed"): (Starting(RUN, NOW, NOW), LAUNCH),
     ("STARTING", "Stirred"): (replace(STARTING, stirred=NOW), ()),
     ("STARTING", "CauseSeen"): (replace(STARTING, suspect=Suspect(WEIGHTS, SAID, 9.5)), ()),
     ("STARTING", "EngineExited"): climbing(WEIGHTS),
-    ("STARTING", "ProbePassed"): (Ready(replace(RUN, climbing=0), NOW), (CAME_UP,)),
+    ("STARTING", "ProbePassed"): (Ready(replace(RUN, climbing=0), NOW), CAME_UP_EFFECTS),
     ("STARTING", "ProbeFailed"): climbing(PROBE),
     ("STARTING", "SignalReceived"): asked_to_stop(grace_s=POLICY.start_grace_s),
     ("SUSPICIOUS", "LaunchFailed"): ended("no such command", ExitCode.HOST_AT_FAULT),
@@ -168,7 +181,7 @@ MOVED: dict[tuple[str, str], tuple[State, tuple[Effect, ...]]] = {
     ("STOP_CLIMB", "EngineExited"): (stopping(TO_CLIMB, deadline=NOW + 0.4), ()),
     ("STOP_CLIMB", "TreeGone"): (
         replace(RELEASING, deadline=NOW + POLICY.kill_wait_s),
-        (Tell(record.Failed(1, 5.0, 5.0, WEIGHTS)), AwaitRelease(1)),
+        (Tell(record.Failed(1, 5.0, 5.0, WEIGHTS)), remembered(WEIGHTS), AwaitRelease(1)),
     ),
     ("STOP_CLIMB", "SignalReceived"): (stopping(ToEnd("SIGINT", ExitCode.STOPPED)), ()),
     ("STOP_RESTART", "EngineExited"): (stopping(TO_RESTART, deadline=NOW + 0.4), ()),
@@ -357,6 +370,29 @@ def test_too_many_crashes_within_the_window_spend_the_restarts() -> None:
     assert advance(after, TreeGone(1), NOW) == ended("6 crashes within 600 s", ExitCode.RESTARTS_SPENT)
 
 
+def test_memory_that_ran_out_once_too_often_is_remembered_although_the_run_ends() -> None:
+    state = replace(READY, run=replace(RUN, crashes=(5.0, 6.0, 7.0, 8.0, 9.0)))
+    _, effects = advance(state, EngineExited(1, 1, RUNTIME, SAID), NOW)
+    assert effects == (
+        Tell(record.Crashed(RUNTIME, 0.0)),
+        remembered(RUNTIME, seconds=NOW, in_service=True),
+        *POLITE,
+    )
+
+
+def test_where_the_card_shares_the_hosts_memory_no_start_follows_unasked() -> None:
+    state = replace(RELEASING, run=replace(RUN, policy=replace(POLICY, retries=False)))
+    after, effects = advance(state, MemorySettled(1, CARD), NOW)
+    assert after == ExhaustedEnd()
+    assert effects[0] == Tell(
+        record.Gave(
+            "this card shares the host's memory, and another start that overcommits it can hang the host",
+            ("ask for more starts with --max-attempts; the next would be quantized_weights: "
+             "quantization (engine default) -> fp8",),
+        )
+    )  # fmt: skip
+
+
 def test_crashes_before_the_window_are_forgotten() -> None:
     state = replace(READY, run=replace(RUN, crashes=(1.0, 2.0, 3.0, 4.0, 5.0)))
     after, _ = advance(state, EngineExited(1, 1, CRASH, SAID), 700.0)
@@ -376,7 +412,7 @@ def test_check_stops_what_came_up_and_ends_with_0() -> None:
     after, effects = advance(state, EVENTS["ProbePassed"], NOW)
     assert isinstance(after, Stopping)
     assert after.aim == ToEnd("check", ExitCode.STOPPED)
-    assert effects == (CAME_UP, *POLITE)
+    assert effects == (*CAME_UP_EFFECTS, *POLITE)
 
 
 # The climb
@@ -465,6 +501,7 @@ def test_what_no_rung_answers_ends_at_once_without_waiting_for_memory(failure: F
     assert after == Stopped(code)
     assert effects == (
         Tell(record.Failed(1, 5.0, 5.0, failure)),
+        remembered(failure),
         Tell(record.Ended(str(failure.kind), code)),
         Finish(code),
     )
@@ -487,7 +524,7 @@ def test_host_memory_ends_with_3_and_no_step() -> None:
     state = stopping(ToClimb(Suspect(Failure(Kind.HOST_OOM, line="killed"), SAID, 5.0), 5.0))
     after, effects = advance(state, TreeGone(1), NOW)
     assert after == ExhaustedEnd()
-    assert effects[1] == Tell(
+    assert effects[2] == Tell(
         record.Gave(
             "the host's own memory ran out; no setting of the engine's device memory changes that",
             ("give the host (or its container) more memory, or stop what uses it",),
@@ -516,7 +553,7 @@ def test_an_engine_that_fits_what_the_context_rung_would_set_is_left_to_come_up(
 def test_memory_that_runs_out_in_service_climbs_without_a_failed_line() -> None:
     state = Stopping(RUN, ToClimb(Suspect(RUNTIME, SAID, 9.0), 100.0, served=True), Force.POLITE, 30.0)
     after, effects = advance(state, TreeGone(1), NOW)
-    assert effects == (AwaitRelease(1),)
+    assert effects == (remembered(RUNTIME, seconds=100.0, in_service=True), AwaitRelease(1))
     after, effects = advance(after, MemorySettled(1, CARD), NOW)
     assert isinstance(after, Starting)
     assert after.run.climb.rung == "utilization"

@@ -9,9 +9,9 @@ import pytest
 
 PACKAGE = Path(__file__).parents[2] / "autolaunch"
 PURE = (
-    "activation", "advice", "arguments", "asked", "budget", "case", "causes", "crashes", "defaults", "diagnose",
+    "activation", "advice", "arguments", "asked", "budget", "candidates", "case", "causes", "crashes", "defaults", "diagnose",
     "ending", "events", "facts", "failure", "figures", "frames", "graphs", "ladder", "logline", "machine", "narration",
-    "past", "phases", "progress", "record", "redaction", "rungs", "settings", "shape", "share", "sizes", "start",
+    "past", "phases", "planner", "progress", "recall", "record", "redaction", "rungs", "settings", "shape", "share", "sizes", "start",
     "strategy", "term", "terms", "verdict",
     "caches", "claims", "configuration", "recurrent",
 )  # fmt: skip

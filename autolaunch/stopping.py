@@ -1,0 +1,156 @@
+"""The phase between an engine's end and what it was stopped for: waiting for its tree and its memory, then going on.
+
+Pure; part of `machine`, whose rules it follows. Only TreeGone, MemorySettled, signals and the deadline count here.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+
+from autolaunch import record
+from autolaunch.errors import ExitCode
+from autolaunch.events import (
+    AwaitRelease,
+    Begun,
+    CacheSized,
+    CardFreed,
+    CauseSeen,
+    DeadlineReached,
+    Effect,
+    EngineExited,
+    Event,
+    Finish,
+    LaunchFailed,
+    MemorySettled,
+    ProbeFailed,
+    ProbePassed,
+    Signal,
+    SignalReceived,
+    Stirred,
+    Tell,
+    TreeGone,
+)
+from autolaunch.failure import Failure, Kind
+from autolaunch.ladder import Climb, Exhausted, Step, next_step
+from autolaunch.moves import Move, end, launch, remembered
+from autolaunch.phases import Aim, Backoff, ExhaustedEnd, Force, Run, Stopping, ToClimb, ToEnd, ToRestart
+from autolaunch.verdict import exit_code_of
+
+if sys.version_info >= (3, 11):
+    from typing import assert_never
+else:
+    from typing_extensions import assert_never
+
+
+def stopping(state: Stopping, event: Event, now: float) -> Move:
+    """Return the state after an event while an engine's tree is being ended, and the effects in order."""
+    run = state.run
+    match event:
+        case SignalReceived(name):
+            return _hurry(state, name, now)
+        case DeadlineReached():
+            return _force(state, now)
+        case EngineExited():
+            if state.force is not Force.POLITE:
+                return state, ()  # a killed tree takes its time to be unmapped; memory its own to come back
+            # what is left of the tree has lost its purpose: it gets the short grace
+            return replace(state, deadline=min(state.deadline, now + run.policy.failed_grace_s)), ()
+        case TreeGone(_, survivors):
+            if survivors:
+                reason = f"processes outlived SIGKILL: {', '.join(map(str, survivors))}"
+                return end(reason, ExitCode.HOST_AT_FAULT)
+            return _gone(state, now)
+        case MemorySettled(_, device):
+            if state.force is not Force.RELEASE:
+                return state, ()
+            situation = replace(run.situation, device=device)
+            return _go_on(replace(run, situation=situation), state.aim, now)
+        case LaunchFailed():
+            # only a wish to stop can come before a refusal: nothing was started, so nothing is waited for
+            return _go_on(run, state.aim, now) if isinstance(state.aim, ToEnd) else (state, ())
+        case Begun() | CardFreed() | Stirred() | CacheSized() | CauseSeen() | ProbePassed() | ProbeFailed():
+            return state, ()
+        case _:
+            assert_never(event)
+
+
+def _hurry(state: Stopping, name: str, now: float) -> Move:
+    """A signal while stopping: the first makes it the end as asked, the next skips the grace."""
+    if state.force is Force.RELEASE:
+        return end(name, ExitCode.STOPPED)
+    if not isinstance(state.aim, ToEnd) or state.aim.exit_code is not ExitCode.STOPPED:
+        return replace(state, aim=ToEnd(name, ExitCode.STOPPED)), ()
+    if state.force is Force.KILL:
+        return state, ()
+    return _force(state, now)
+
+
+def _force(state: Stopping, now: float) -> Move:
+    run = state.run
+    if state.force is Force.POLITE:
+        deadline = now + run.policy.kill_wait_s
+        return replace(state, force=Force.KILL, deadline=deadline), (Signal(run.attempt, Force.KILL),)
+    if state.force is Force.KILL:
+        return end("the engine's processes could not be ended with SIGKILL", ExitCode.HOST_AT_FAULT)
+    return _go_on(run, state.aim, now)  # nobody told about the memory: go on with what was measured last
+
+
+def _go_on(run: Run, aim: Aim, now: float) -> Move:
+    """Do what the engine was stopped for, now that it is gone and its memory had its time to return."""
+    match aim:
+        case ToEnd(reason, exit_code):
+            return end(reason, exit_code)
+        case ToRestart(failure, wait_s):
+            return Backoff(run, failure, wait_s, now + wait_s), ()
+        case ToClimb():
+            return _climb(run, aim, now)
+        case _:
+            assert_never(aim)
+
+
+def _gone(state: Stopping, now: float) -> Move:
+    """Go on once no process is left: wait for the memory where another start may follow."""
+    run, aim = state.run, state.aim
+    if isinstance(aim, ToEnd):
+        return _go_on(run, aim, now)
+    told: tuple[Effect, ...] = ()
+    if isinstance(aim, ToClimb):
+        failure = aim.suspect.failure
+        told = (remembered(run, aim.suspect, aim.seconds, served=aim.served),)
+        if not aim.served:
+            told = (Tell(record.Failed(run.attempt, aim.seconds, now - aim.suspect.at, failure)), *told)
+        if not _answerable(run.climb, failure):
+            end, effects = _give_up(run, failure, next_step(run.climb, failure, aim.suspect.effective, run.situation))
+            return end, (*told, *effects)
+    waiting = replace(state, force=Force.RELEASE, deadline=now + run.policy.kill_wait_s)
+    return waiting, (*told, AwaitRelease(run.attempt))
+
+
+def _answerable(climb: Climb, failure: Failure) -> bool:
+    return failure.kind is Kind.PROFILING_RACE or any(failure.kind in rung.answers for rung in climb.strategy.rungs)
+
+
+def _climb(run: Run, aim: ToClimb, now: float) -> Move:
+    failure = aim.suspect.failure
+    answer = next_step(run.climb, failure, aim.suspect.effective, run.situation)
+    if isinstance(answer, Exhausted):
+        return _give_up(run, failure, answer)
+    next_one = f"the next would be {answer.rung}: {', '.join(map(str, answer.changes))}"
+    if not run.policy.retries:
+        why = "this card shares the host's memory, and another start that overcommits it can hang the host"
+        return _give_up(run, failure, Exhausted(why, (f"ask for more starts with --max-attempts; {next_one}",)))
+    if run.climbing >= run.policy.max_attempts:
+        why = f"{run.climbing} of at most {run.policy.max_attempts} attempts are used"
+        return _give_up(run, failure, Exhausted(why, (f"allow more with --max-attempts; {next_one}",)))
+    run = replace(run, climb=answer.climb, attempt=run.attempt + 1, climbing=run.climbing + 1)
+    state, effects = launch(run, now)
+    return state, (Tell(record.Stepped(answer.rung, answer.why, answer.changes)), *effects)
+
+
+def _give_up(run: Run, failure: Failure, answer: Step | Exhausted) -> Move:
+    if failure.memory:
+        why, closest = (answer.why, answer.closest) if isinstance(answer, Exhausted) else (str(failure.kind), ())
+        told = (Tell(record.Gave(why, closest)), Tell(record.Ended("exhausted", ExitCode.NOTHING_FITS)))
+        return ExhaustedEnd(), (*told, Finish(ExitCode.NOTHING_FITS))
+    return end(str(failure.kind), exit_code_of(failure, run.policy.options))
