@@ -1,0 +1,255 @@
+"""What could be started: every combination of a strategy's concessions, its share of the memory, what fits in it.
+
+Pure. Owns the space that a plan is chosen from and the three views of a budget: likely, safe (every term at the
+worst of nine starts in ten) and hopeful (at the best). Which candidate is the best is `planner`'s to say.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+from autolaunch.budget import Budget, Demand, Term, predict
+from autolaunch.case import RAISING, Case, Effort, Limits
+from autolaunch.defaults import resolve
+from autolaunch.facts import GIB, DeviceKind, Situation
+from autolaunch.failure import Failure, Kind
+from autolaunch.figures import Effective
+from autolaunch.ladder import Climb
+from autolaunch.past import Outcome, Past, refusal
+from autolaunch.rungs import RUNGS
+from autolaunch.settings import AUTO, Settings
+from autolaunch.shape import kv_bytes, tokens_in
+from autolaunch.share import STEP, down, host_share, margin, memory_cap, up
+from autolaunch.strategy import Rung, Strategy
+
+
+class View(Enum):
+    """How the spread of every term is read."""
+
+    SAFE = "safe"
+    LIKELY = "likely"
+    HOPEFUL = "hopeful"
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What is to be planned: a climb at its beginning (strategy, limits, pins), what is there, and what was.
+
+    `wish` is the digest under which outcomes of the same wish are remembered.
+    """
+
+    climb: Climb
+    situation: Situation
+    past: Past = Past()
+    wish: str = ""
+
+    @property
+    def limits(self) -> Limits:
+        """What a fitted value may be."""
+        return self.climb.limits
+
+    @property
+    def pinned_context(self) -> int | None:
+        """The context in tokens that the user fixed; an `auto` of theirs fixes none."""
+        pinned = self.climb.settings.max_model_len
+        return pinned if "max_model_len" in self.climb.pins and pinned != AUTO else None
+
+    @property
+    def full(self) -> int | None:
+        """The context in tokens that is wished: pinned, capped, or all the model has."""
+        start = self.climb.strategy.start_max_model_len
+        lengths = (self.limits.max_context, self.situation.model.max_model_len, None if start == AUTO else start)
+        return self.pinned_context or min((length for length in lengths if length), default=None)
+
+    @property
+    def fits_itself(self) -> bool:
+        """Whether the engine shall fit the context itself."""
+        if "max_model_len" in self.climb.pins:
+            return self.climb.settings.max_model_len == AUTO
+        knows = self.situation.engine.fits_context_itself and self.limits.concurrency == 1
+        return knows and self.climb.strategy.start_max_model_len == AUTO
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """One combination of concessions with its budget.
+
+    `pain` is how deep each conceding rung went, in the file's order; `context` in tokens at each view, None where
+    the start fails at that view. `settings` have no fitted context yet.
+    """
+
+    settings: Settings
+    pain: Mapping[str, int]
+    budget: Budget
+    context: Mapping[View, int | None]
+
+
+def predicted(question: Question, settings: Settings) -> Budget | None:
+    """Return the budget of a start with these settings, None where it cannot be told."""
+    return predict(Demand(settings, question.situation, question.past))
+
+
+def candidates(question: Question) -> Iterator[Candidate]:
+    """Give every combination of the strategy's concessions that is not known to fail here, with its budget."""
+    rungs = conceding(question.climb.strategy)
+    for levels in itertools.product(*(enumerate(_levels(rung, question)) for rung in rungs)):
+        values = {name: value for _, level in levels for name, value in level.items()}
+        pain = {rung.name: depth for rung, (depth, _) in zip(rungs, levels, strict=True)}
+        candidate = _candidate(question, question.climb.settings.changed(**values), pain)
+        if candidate is not None and not refused(question, candidate.settings):
+            yield candidate
+
+
+def conceding(strategy: Strategy) -> tuple[Rung, ...]:
+    """Return the first rung of every name but the two whose values follow from the budget, in the file's order."""
+    first: dict[str, Rung] = {}
+    for rung in strategy.rungs:
+        first.setdefault(rung.name, rung)
+    return tuple(rung for name, rung in first.items() if name not in ("utilization", "context"))
+
+
+def _levels(rung: Rung, question: Question) -> tuple[Mapping[str, Any], ...]:
+    """Return what a rung may set, from nothing to its last concession, pins taken out."""
+    climb = question.climb
+    case = Case(
+        Failure(Kind.KV_TOO_SMALL),
+        climb.settings,
+        Effective(),
+        question.situation,
+        climb.limits,
+        pins=climb.pins,
+        effort=Effort.LAST_RESORT,
+    )
+    levels: list[Mapping[str, Any]] = [{}]
+    for proposal in RUNGS[rung.name](rung, case):
+        free = {name: value for name, value in proposal.values.items() if name not in climb.pins}
+        whole = rung.name != "quantized_weights" or len(free) == len(proposal.values)
+        if free and whole and free not in levels:
+            levels.append(free)
+    return tuple(levels)
+
+
+def _candidate(question: Question, settings: Settings, pain: Mapping[str, int]) -> Candidate | None:
+    settings, budget = with_share(question, settings)
+    if budget is None:
+        return None
+    return Candidate(settings, pain, budget, {view: _context(question, settings, budget, view) for view in View})
+
+
+def refused(question: Question, settings: Settings) -> bool:
+    """Whether these settings failed here, give or take a little of the share, and the cause still holds."""
+    share = settings.gpu_memory_utilization or 0.0
+    for outcome in question.past.outcomes:
+        if outcome.failure is None or not _alike(outcome, settings):
+            continue
+        failed = outcome.settings.gpu_memory_utilization or 0.0
+        as_much = share <= failed + STEP if outcome.failure.kind in RAISING else share >= failed - STEP
+        if as_much and refusal(question.past, outcome.settings, wish=question.wish, situation=question.situation):
+            return True
+    return False
+
+
+def _alike(outcome: Outcome, settings: Settings) -> bool:
+    """Whether an outcome's settings are these but for the share, and for a context that was not what failed."""
+    was = outcome.settings.changed(gpu_memory_utilization=settings.gpu_memory_utilization)
+    if outcome.failure is None or outcome.failure.kind is not Kind.KV_TOO_SMALL:
+        was = was.changed(max_model_len=settings.max_model_len)
+    return was == settings
+
+
+# The share
+
+
+def with_share(question: Question, settings: Settings) -> tuple[Settings, Budget | None]:
+    """Return the settings at the share they get: the usual one if the whole context fits, else as far as there is."""
+    climb = question.climb
+    if "gpu_memory_utilization" in climb.pins or climb.strategy.start_utilization is not None:
+        return settings, predicted(question, settings)
+    usual = question.situation.engine.default_utilization
+    budget = predicted(question, settings.changed(gpu_memory_utilization=usual))
+    if budget is None:
+        return settings, None
+    top = top_share(question, budget)
+    share = min(top, _usual(question))
+    need = None if question.full is None else needed(question, settings, question.full)
+    pool = budget.kv_cache.low + (share - usual) * budget.total_bytes
+    if need is None:
+        share = top
+    elif pool < need:
+        share = min(top, up(share + (need - pool) / budget.total_bytes))
+    if share <= 0:
+        return settings, None
+    settings = settings.changed(gpu_memory_utilization=share)
+    return settings, predicted(question, settings)
+
+
+def _usual(question: Question) -> float:
+    """Return the share that is taken where it suffices: the engine's default, half of a host's free memory."""
+    device, usual = question.situation.device, question.situation.engine.default_utilization
+    if device.kind is DeviceKind.CPU and question.limits.memory_bytes is None:
+        return min(usual, host_share(device))
+    return usual
+
+
+def top_share(question: Question, budget: Budget) -> float:
+    """Return the largest share that leaves the engine's context, its graphs and a margin outside it."""
+    device, limits = question.situation.device, question.limits
+    highest = next((rung.max for rung in question.climb.strategy.rungs if rung.name == "utilization"), 1.0)
+    free = (budget.total_bytes if budget.free_bytes is None else budget.free_bytes) - budget.outside.high
+    beside = max(0, budget.capture.bytes - budget.cudagraph.bytes)
+    there = down(max(0.0, (free - beside) / budget.total_bytes - margin(device)))
+    return min(highest, memory_cap(budget.total_bytes / GIB, limits), there)
+
+
+# What fits
+
+
+def _of(term: Term, view: View) -> int:
+    return {View.SAFE: term.high, View.LIKELY: term.bytes, View.HOPEFUL: term.low}[view]
+
+
+def pool_of(budget: Budget, view: View) -> int:
+    """Return the bytes of the KV cache at a view."""
+    pool = budget.kv_cache
+    return {View.SAFE: pool.low, View.LIKELY: pool.bytes, View.HOPEFUL: pool.high}[view]
+
+
+def _context(question: Question, settings: Settings, budget: Budget, view: View) -> int | None:
+    """Return the context in tokens that a view gives, None where the start fails or a pinned context does not fit."""
+    free = budget.total_bytes if budget.free_bytes is None else budget.free_bytes
+    left, pool = free - _of(budget.outside, view), pool_of(budget, view)
+    if _of(budget.weights, view) + _of(budget.activation, view) > left or pool <= 0:
+        return None
+    if budget.requested_bytes > left and not question.situation.engine.is_v0:
+        return None
+    full = question.full
+    if full is not None and needed(question, settings, full) <= pool:
+        return full
+    if question.pinned_context is not None:
+        return None
+    return min(holds(question, settings, pool), full or 1 << 40) or None
+
+
+def needed(question: Question, settings: Settings, length: int) -> int:
+    """Return the KV cache in bytes for all requests of `length` tokens that are wished at once."""
+    return kv_bytes(_shape(question), length, **_cache(question, settings)) * question.limits.concurrency
+
+
+def holds(question: Question, settings: Settings, pool: int) -> int:
+    """Return the longest context in tokens of which a pool in bytes holds as many requests as are wished."""
+    return tokens_in(_shape(question), pool // question.limits.concurrency, **_cache(question, settings))
+
+
+def _shape(question: Question) -> Any:
+    shape = question.situation.model.shape
+    assert shape is not None, "asked only where the shape is known"
+    return shape
+
+
+def _cache(question: Question, settings: Settings) -> dict[str, int]:
+    run = resolve(settings, question.situation)
+    return {"ranks": run.ranks, "cache_bytes": run.cache_bytes, "batched_tokens": run.max_num_batched_tokens}
