@@ -1,6 +1,6 @@
-"""The state folder: where runs keep their engine logs, and later what is remembered of them.
+"""The state folder: where runs keep their engine logs, and where what is remembered of them lies.
 
-I/O. Owns the layout `runs/<run>/attempt-N.log` and the clearing of old runs.
+I/O. Owns the layout, `runs/<run>/attempt-N.log` and `memory.sqlite3`, and the clearing of old runs.
 """
 
 from __future__ import annotations
@@ -17,6 +17,9 @@ import platformdirs
 from autolaunch.errors import HostError
 
 KEPT_RUNS = 20
+
+MEMORY_FILE = "memory.sqlite3"
+"""The database of `memory`, which begins a new one where it is damaged."""
 
 
 def state_folder(chosen: Path | None) -> Path:
