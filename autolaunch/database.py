@@ -85,13 +85,20 @@ class Database:
                 if not _is_damage(error):
                     raise
                 self._set_aside(str(error))
-                return attempt()
+            except FileNotFoundError:
+                pass  # another process has just set it aside
+            return attempt()
         except (_Damaged, sqlite3.Error, OSError) as error:
             raise Unusable(_text(error)) from error
 
     def _once(self, work: Callable[[sqlite3.Connection], T], begin: str) -> T:
         with contextlib.closing(self._connect()) as db:
-            db.execute(begin)
+            db.execute(begin)  # the schema is judged in the same transaction: another process may be making it
+            if self._steps_taken(db) < len(self.schema.steps):
+                db.execute("COMMIT")
+                db.execute("BEGIN IMMEDIATE")
+                self._climb(db)
+            self._look(db)
             found = work(db)
             db.execute("COMMIT")
             return found
@@ -109,26 +116,20 @@ class Database:
         if not stat.S_ISREG(self.file.stat().st_mode):
             raise _Damaged("it is no file")
         db = sqlite3.connect(self.file, timeout=BUSY_S, isolation_level=None)
-        try:
-            db.text_factory = lambda raw: raw.decode("utf-8", "replace")
-            self._climb(db)
-        except BaseException:
-            db.close()
-            raise
+        db.text_factory = lambda raw: raw.decode("utf-8", "replace")
         return db
 
     def _climb(self, db: sqlite3.Connection) -> None:
-        """Take the schema steps that are missing, all or none; refuse what is not ours or of a newer release."""
+        """Take the schema steps that are missing, all or none."""
+        for step in self.schema.steps[self._steps_taken(db) :]:
+            for statement in step:
+                db.execute(statement)
+        db.execute(f"PRAGMA application_id = {self.schema.application}")
+        db.execute(f"PRAGMA user_version = {len(self.schema.steps)}")
+
+    def _look(self, db: sqlite3.Connection) -> None:
         import sqlite3  # noqa: PLC0415 - `autolaunch --version` needs no database
 
-        if self._steps_taken(db) < len(self.schema.steps):
-            db.execute("BEGIN IMMEDIATE")
-            for step in self.schema.steps[self._steps_taken(db) :]:  # asked again: another process may have been first
-                for statement in step:
-                    db.execute(statement)
-            db.execute(f"PRAGMA application_id = {self.schema.application}")
-            db.execute(f"PRAGMA user_version = {len(self.schema.steps)}")
-            db.execute("COMMIT")
         try:
             db.execute(self.schema.look)
         except sqlite3.OperationalError as error:
@@ -137,6 +138,7 @@ class Database:
             raise _Damaged(str(error)) from error
 
     def _steps_taken(self, db: sqlite3.Connection) -> int:
+        """Return how many steps the file has taken; refuse what is not ours or of a newer release."""
         version: int = _value(db, "PRAGMA user_version")
         application = _value(db, "PRAGMA application_id")
         new = application == version == 0 and not _value(db, "SELECT count(*) FROM sqlite_master")
@@ -158,8 +160,6 @@ class Database:
                     with contextlib.suppress(FileNotFoundError):
                         _beside(self.file, sibling).rename(_beside(aside, sibling))
                 self.file.rename(aside)
-            except FileNotFoundError:
-                return
             except OSError as error:
                 raise Unusable(f"it is damaged ({why}) and cannot be set aside: {error.strerror}") from error
         self.tell(f"{self.file} is damaged ({why}): it is set aside as {aside.name}, a new one is begun")
@@ -169,6 +169,8 @@ class Database:
 
         try:
             return self._once(lambda db: bool(_value(db, "PRAGMA integrity_check(1)") == "ok"), "BEGIN")
+        except FileNotFoundError:
+            return True  # set aside already, and no new one begun
         except (_Damaged, sqlite3.DatabaseError) as error:
             if not _is_damage(error):
                 raise
