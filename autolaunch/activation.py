@@ -6,6 +6,8 @@ size, b bytes per activation. All were fitted on public logs; the figures beside
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from autolaunch.defaults import Era, Resolved
 from autolaunch.facts import GIB
 from autolaunch.shape import CacheKind, Shape
@@ -23,22 +25,37 @@ _CODE_BYTES = int(0.047 * GIB)
 _MOE_CHUNK = 16384
 
 
+@dataclass(frozen=True, slots=True)
+class Peaks:
+    """A profile run's peak in bytes, with torch.compile's cache as it is on the second start and on the first."""
+
+    warm: float
+    cold: float
+
+
+def peaks(shape: Shape, run: Resolved) -> Peaks:
+    """Return the peaks of one rank's profile run."""
+    warm = _on_host(shape, run) if run.on_host else _warm(shape, run)
+    return Peaks(warm, max(warm, _compiling(shape, run)))
+
+
 def activation(shape: Shape, run: Resolved) -> Term:
     """Return the peak of one rank's profile run.
 
     The best figure assumes a cold compile cache, whose compilation holds a copy of the embedding; with a warm one
     the same start has that much more room, which is the low end.
     """
-    warm = _warm(shape, run)
-    cold = max(warm, _compiling(shape, run))
-    slack = 0.02 * cold + 0.03 * GIB
+    found = peaks(shape, run)
+    if run.on_host:
+        return estimated(found.warm, 0, 4 * found.warm)
+    slack = 0.02 * found.cold + 0.03 * GIB
     if shape.experts or shape.has(CacheKind.LATENT) or shape.has(CacheKind.STATE):
-        slack += 0.15 * warm
+        slack += 0.15 * found.warm
     if shape.vision:
         slack += 0.25 * GIB
     if not run.certain:
-        slack += 0.3 * cold
-    return estimated(cold, warm - slack, cold + slack)
+        slack += 0.3 * found.cold
+    return estimated(found.cold, max(0, found.warm - slack), found.cold + slack)
 
 
 def _warm(shape: Shape, run: Resolved) -> float:
@@ -58,7 +75,7 @@ def _compiling(shape: Shape, run: Resolved) -> float:
 
     Seen on one rank and text models only (14 starts of 0.29 to 0.31 to 0.01 GiB; GLM-4-9B on 0.24: 1.19 GiB).
     """
-    if run.eager or run.ranks > 1 or shape.vision or run.era < Era.SORTED:
+    if run.eager or run.on_host or run.ranks > 1 or shape.vision or run.era < Era.SORTED:
         return 0
     return table_bytes(shape) + 2 * run.max_num_batched_tokens * shape.hidden_size * shape.dtype_bytes
 
@@ -133,3 +150,8 @@ def _encoder_output(shape: Shape) -> float:
 def _encoder_peak(shape: Shape) -> float:
     """Return the second runner's peak while the encoder sees the largest image (1.83 and 1.92 GiB)."""
     return 1.87 * GIB if shape.vision else 0
+
+
+def _on_host(shape: Shape, run: Resolved) -> float:
+    """Return what a CPU engine's process keeps of its warm-up: about two activations of the batch."""
+    return 2 * run.max_num_batched_tokens * shape.hidden_size * shape.dtype_bytes

@@ -29,6 +29,7 @@ class Era(IntEnum):
     SORTED = 8  # the V1 engine; sampling sorts the whole vocabulary
     UNSORTED = 17  # sampling no longer sorts
     WORKSPACES = 18  # more is held outside PyTorch's allocator
+    TRIED = 19  # the profile run tries the CUDA graphs and prints an estimate of them
     GRAPHS_CHARGED = 21  # an estimate of the CUDA graphs is subtracted from the cache
     V2_RUNNER = 29  # the second model runner: sampling in place, states of all sequences up front
 
@@ -60,6 +61,22 @@ class Resolved:
     ranks: int
     cache_bytes: int
     eager: bool
+    on_host: bool
+
+    @property
+    def checks_free(self) -> bool:
+        """Whether the engine refuses to start where less than its share is free; V0 takes it without asking."""
+        return self.era is not Era.V0
+
+    @property
+    def tokens_in_flight(self) -> int:
+        """Tokens that are under way at once: with asynchronous scheduling (0.29 on) those of two batches."""
+        return self.max_num_batched_tokens * (2 if self.era >= Era.V2_RUNNER else 1)
+
+    @property
+    def estimates_graphs(self) -> bool:
+        """Whether the profile run tries the CUDA graphs (0.19 on, charged from 0.21 on)."""
+        return self.era >= Era.TRIED
 
 
 def resolve(settings: Settings, situation: Situation) -> Resolved:
@@ -71,8 +88,8 @@ def resolve(settings: Settings, situation: Situation) -> Resolved:
     ranks = settings.tensor_parallel_size or 1
     tokens = settings.max_num_batched_tokens or usual_batched_tokens(device, engine, length=length)
     seqs = settings.max_num_seqs or min(usual_seqs(device, engine), tokens)
-    eager = bool(settings.enforce_eager) or device.kind is DeviceKind.CPU
-    sizes = () if eager else _captured(settings, engine, seqs=seqs, tokens=tokens)
+    eager, on_host = bool(settings.enforce_eager), device.kind is DeviceKind.CPU
+    sizes = () if eager or on_host else _captured(settings, engine, seqs=seqs, tokens=tokens)
     return Resolved(
         era=Era.of(engine),
         certain=engine.release is not None,
@@ -85,6 +102,7 @@ def resolve(settings: Settings, situation: Situation) -> Resolved:
         ranks=ranks,
         cache_bytes=cache_value_bytes(settings.kv_cache_dtype, model.shape.dtype_bytes if model.shape else 2),
         eager=eager,
+        on_host=on_host,
     )
 
 

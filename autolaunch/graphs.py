@@ -6,39 +6,59 @@ never requested, or out of the estimate.
 
 from __future__ import annotations
 
-from autolaunch.defaults import Era, Resolved
-from autolaunch.facts import Device, DeviceKind
-from autolaunch.shape import CacheKind, Shape
+from autolaunch.defaults import LARGEST_GRAPH, Era, Resolved
+from autolaunch.facts import GIB, Device
+from autolaunch.shape import CacheKind, Shape, block_bytes
 from autolaunch.term import NOTHING, Term, estimated
 from autolaunch.terms import MIB
 
 
 def charged(shape: Shape, device: Device, run: Resolved) -> Term:
     """Return what the engine subtracts for graphs: nothing before 0.21."""
-    if not _captures(device, run) or run.era < Era.GRAPHS_CHARGED:
+    if not run.capture_sizes or run.era < Era.GRAPHS_CHARGED:
         return NOTHING
     if run.era >= Era.V2_RUNNER:
-        each, low, high = _per_layer_mib(shape, device)
         graphs = shape.num_hidden_layers * max(1, run.full_graphs) * MIB
-        return estimated(each * graphs, low * graphs, high * graphs)
-    figure = _first_runner(shape, run, scale=0.62)
-    return estimated(figure, 0.6 * figure, 2.0 * figure)
+        return estimated(*(each * graphs for each in _per_layer_mib(shape, device)))
+    figure = _first_two(shape, run)
+    return estimated(figure, 0.7 * figure, 1.7 * figure)
 
 
 def captured(shape: Shape, device: Device, run: Resolved) -> Term:
-    """Return what the graphs take in the end."""
-    if not _captures(device, run):
+    """Return what the graphs take in the end.
+
+    The second runner's estimate is 1.8 to 2.3 times that; the first one's 0.16 GiB short of it (GLM-4-9B on 0.24,
+    twice). Before: 0.58 GiB and 0.0122 a layer for 102 graphs (0.19, rms 0.26), 0.54 to 0.68 GiB for 67 (0.10),
+    0.08 to 0.58 for 35 (V0).
+    """
+    if not run.capture_sizes:
         return NOTHING
+    layers, graphs = shape.num_hidden_layers, len(run.capture_sizes) + run.full_graphs
     if run.era >= Era.V2_RUNNER:
-        each, low, high = _per_layer_mib(shape, device)
-        graphs = shape.num_hidden_layers * max(1, run.full_graphs) * MIB
-        return estimated(0.53 * each * graphs, 0.4 * low * graphs, 0.9 * high * graphs)
-    figure = _first_runner(shape, run, scale=0.8 if run.era >= Era.GRAPHS_CHARGED else 1.15)
-    return estimated(figure, 0.6 * figure, 1.8 * figure)
+        figure = charged(shape, device, run)
+        return estimated(0.53 * figure.bytes, 0.4 * figure.low, 0.9 * figure.high)
+    if run.era >= Era.GRAPHS_CHARGED:
+        usual = _first_two(shape, run) + 0.16 * GIB
+    elif run.era >= Era.UNSORTED:
+        usual = 0.58 * GIB * _reach(run) + 0.1225 * layers * graphs * MIB
+    else:
+        usual = 0.27 * GIB * _reach(run) + 0.18 * layers * graphs * MIB
+    return estimated(usual, (0.3 if run.era is Era.V0 else 0.5) * usual, 2.2 * usual)
 
 
-def _captures(device: Device, run: Resolved) -> bool:
-    return bool(run.capture_sizes) and device.kind is not DeviceKind.CPU
+def trial(shape: Shape, device: Device, run: Resolved) -> Term:
+    """Return what trying the graphs takes in the profile run (0.19 on): a small KV cache, and the first graphs.
+
+    The cache has a block for each sequence of the largest graph: 0.31 GiB for GLM-4-9B (0.95 GiB in all when it ran
+    out of memory on 0.24), 24.5 GiB for a hybrid whose blocks hold 51 MB of state.
+    """
+    if not run.capture_sizes or not run.estimates_graphs:
+        return NOTHING
+    block = block_bytes(shape, ranks=run.ranks, cache_bytes=run.cache_bytes)
+    cache = max(run.capture_sizes) * block
+    first = charged(shape, device, run)
+    likely = cache + first.bytes + 0.3 * GIB
+    return estimated(likely, cache + 0.5 * first.low, likely + first.above)
 
 
 def _per_layer_mib(shape: Shape, device: Device) -> tuple[float, float, float]:
@@ -52,15 +72,25 @@ def _per_layer_mib(shape: Shape, device: Device) -> tuple[float, float, float]:
     if shape.has(CacheKind.LATENT):
         return usual * (2.7 if hopper else 1.7), usual * 1.5, usual * 3
     if shape.experts:
-        return usual * 1.6, usual * 0.8, usual * 2.2
+        return (0.6, 0.25, 0.8) if hopper else (0.7, 0.35, 0.8)
     if not shape.has(CacheKind.FULL) and shape.has(CacheKind.STATE):
         return 0.2, 0.15, 0.3
     return usual, least, most
 
 
-def _first_runner(shape: Shape, run: Resolved, *, scale: float) -> float:
-    """Return the first runner's figure in bytes: the first graph, then so much per layer and graph."""
-    layers = shape.num_hidden_layers
-    first = (60 + 0.03 * shape.hidden_size / run.ranks) * MIB
-    rest = layers * (0.19 * len(run.capture_sizes) + 0.15 * run.full_graphs) * MIB
-    return scale * (first + rest)
+def _first_two(shape: Shape, run: Resolved) -> float:
+    """Return the first runner's estimate in bytes, which it extrapolates from the first two graphs of either kind.
+
+    The larger of the two first graphs (whole: 262 MiB for 512 sequences of an H100; piecewise 60 MiB and 0.017 a
+    hidden unit), then 0.10 MiB per layer and piecewise graph, 0.05 per whole one (GLM-4-9B on 0.24: 0.54 GiB for
+    51 and 51 graphs, 0.40 for 51 and 35).
+    """
+    whole = 262 * min(run.max_num_seqs, max(run.capture_sizes)) / LARGEST_GRAPH / run.ranks
+    pieces = (60 + 0.017 * shape.hidden_size) * _reach(run)
+    rest = shape.num_hidden_layers * (0.1 * len(run.capture_sizes) + 0.05 * run.full_graphs)
+    return (max(whole, pieces) + rest) * MIB
+
+
+def _reach(run: Resolved) -> float:
+    """Return how much of a first graph's fixed memory is left where only small batches are captured."""
+    return 0.4 + 0.6 * min(1.0, max(run.capture_sizes) / LARGEST_GRAPH)

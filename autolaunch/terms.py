@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 
 from autolaunch.defaults import Era, Resolved
-from autolaunch.facts import GIB, Basis, Device, DeviceKind, Model, Weights
+from autolaunch.facts import GIB, Basis, Device, Model, Weights
 from autolaunch.settings import Settings
 from autolaunch.shape import CacheKind, Shape
 from autolaunch.term import Term, estimated
@@ -29,8 +29,8 @@ def outside(device: Device, run: Resolved) -> Term:
 
     A CPU engine's processes hold 1.2 GiB by then (vLLM 0.32: API server, engine core, the worker's imports).
     """
-    if device.kind is DeviceKind.CPU:
-        return estimated(1.25 * GIB, 0.9 * GIB, 1.6 * GIB)
+    if run.on_host:
+        return estimated(1.25 * GIB, 0.9 * GIB, 1.8 * GIB)
     major = (device.compute_capability or (0, 0))[0]
     usual, least, most = _CONTEXT_GIB.get(major, (0.51, 0.19, 0.75))
     if run.ranks > 1:
@@ -42,18 +42,18 @@ def outside(device: Device, run: Resolved) -> Term:
 def weights(model: Model, known: Weights, settings: Settings, run: Resolved) -> Term:
     """Return one rank's share of the weights as the engine loads them.
 
-    Checkpoints load to their tensors' bytes within 0.04 GiB, and the table of rotary positions beside them; in 4
-    bits kernels pad and repack (up to 8 % more for MXFP4, 0.14 GiB for AWQ); replicated layers and vision towers
-    add a little to a rank's share.
+    Checkpoints load to their tensors' bytes within 0.04 GiB, and the table of rotary positions beside them. Kernels
+    for 4 bits repack (AWQ 0.14 GiB more), replicated layers add a little to a rank's share.
     """
-    loaded = _requantized(known, settings.quantization, model) / run.ranks + _rotary(model)
-    low, high = loaded - 0.05 * GIB, loaded + 0.06 * GIB
+    bare = _requantized(known, settings.quantization, model) / run.ranks
+    loaded = bare + (0 if known.basis is Basis.MEASURED else _rotary(model) + _extras(model))
+    low, high = bare - 0.05 * GIB, loaded + 0.06 * GIB
     if model.quantization or settings.quantization:
-        high = loaded * 1.04 + 0.15 * GIB
+        high = loaded * 1.02 + 0.2 * GIB
     if model.shape is not None and (model.shape.vision or run.ranks > 1):
         high += 0.4 * GIB
-    if known.basis is Basis.EXACT and settings.quantization is None:
-        return Term(int(loaded), int(low), int(high), Basis.EXACT)
+    if known.basis is not Basis.ESTIMATED and settings.quantization is None:
+        return Term(int(loaded), int(low), int(high), known.basis)
     return estimated(loaded, loaded * 0.98 - 0.05 * GIB, high * 1.03)
 
 
@@ -62,6 +62,17 @@ def _rotary(model: Model) -> int:
     if model.shape is None or model.max_model_len is None or not model.shape.has(CacheKind.FULL):
         return 0
     return model.max_model_len * model.shape.head_dim * model.shape.dtype_bytes
+
+
+def _extras(model: Model) -> float:
+    """Return what is loaded beyond the tensors of the files.
+
+    MXFP4 kernels pad: gpt-oss-20b 0.82 to 0.98 GiB, 0.60 a rank on two, 120b 0.66. Multimodal wrappers add 0.14 to
+    0.74 GiB of tables and copies.
+    """
+    if model.quantization == "mxfp4":
+        return 0.75 * GIB
+    return 0.2 * GIB if model.shape is not None and model.shape.vision else 0
 
 
 def _requantized(known: Weights, method: str | None, model: Model) -> float:
@@ -76,12 +87,19 @@ def _requantized(known: Weights, method: str | None, model: Model) -> float:
 
 
 def non_torch(shape: Shape, device: Device, run: Resolved) -> Term:
-    """Return what the engine holds outside PyTorch's peak when the profile run ends."""
+    """Return what the engine holds outside PyTorch's peak when the profile run ends.
+
+    A CPU engine counts its whole process: 0.66 GiB of imports, 0.93 once it has compiled (vLLM 0.32).
+    """
+    if run.on_host:
+        usual = (0.67, 0.58, 0.85) if run.eager else (0.93, 0.7, 1.1)
+        return estimated(*(figure * GIB for figure in usual))
     if run.era >= Era.V2_RUNNER:
         return _second_runner(shape, device, run)
     hopper = (device.compute_capability or (9, 0)) >= (9, 0)
     if run.era is Era.V0:
-        usual = (0.07, 0.02, 0.26) if run.ranks == 1 else (0.9, 0.2, 2.15)
+        several = 0.5 + 0.2 * run.ranks  # two ranks 0.74, eight 2.10 to 2.15, sixteen without P2P 0.20
+        usual = (0.07, 0.02, 0.26) if run.ranks == 1 else (several, 0.2, 1.2 * several)
     elif run.era < Era.WORKSPACES:
         usual = (0.13 if hopper else 0.05, 0.02, 0.17) if run.ranks == 1 else (0.1, 0.05, 0.4)
     elif run.ranks == 1:
@@ -114,3 +132,13 @@ def _second_runner(shape: Shape, device: Device, run: Resolved) -> Term:
 def table_bytes(shape: Shape) -> int:
     """Return the bytes of the embedding, whose rows the engine rounds up to 64."""
     return -(-shape.vocab_size // 64) * 64 * shape.hidden_size * shape.dtype_bytes
+
+
+def loading(shape: Shape, weights: Term, run: Resolved) -> Term:
+    """Return what must be free while weights are loaded: they, and buffers for a batch that are there before them.
+
+    T * H * b (0.50 GiB of GLM-4-9B at 65536 tokens on 0.24), and 0.15 GiB outside PyTorch.
+    """
+    buffers = 0 if run.on_host else run.max_num_batched_tokens * shape.hidden_size * shape.dtype_bytes
+    beside = buffers + 0.15 * GIB
+    return Term(weights.bytes + int(beside), weights.low, weights.high + int(2 * beside), Basis.ESTIMATED)

@@ -14,6 +14,7 @@ PURE = (
     "past", "phases", "planner", "progress", "recall", "record", "redaction", "rungs", "settings", "shape", "share", "sizes", "start",
     "strategy", "term", "terms", "verdict",
     "caches", "claims", "configuration", "recurrent",
+    "calibration", "estimate", "foresight",
 )  # fmt: skip
 ACTING = frozenset(
     {"os", "subprocess", "signal", "socket", "threading", "time", "random", "logging", "vllm", "torch", "asyncio"}
