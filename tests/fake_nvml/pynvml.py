@@ -14,7 +14,9 @@ Whoever changes the file must put a whole new one in its place (write beside it,
         "reserved": 506593280,                  what the driver keeps; CUDA's total is total - reserved; default 0
         "free": 25250627584,                    default: total - reserved - what `processes` hold, not below 0
         "capability": [8, 9],
-        "processes": [{"pid": 4711, "bytes": 1073741824, "kind": "compute"}],   or "graphics"; bytes may be null
+        "processes": [{"pid": 4711, "bytes": 1073741824, "kind": "compute"}],   or "graphics"; bytes may be null; an
+                                                entry with "ticks" (the clock tick after boot at which that process
+                                                was made) counts only as long as the very process lives
         "cores": 16384, "clock_mhz": 3105,      what FASTEST_FIRST may rest on; null: not supported
         "mig": [{"gi": 1, "ci": 0, "total": ...}],   slices; name, uuid, reserved, free and processes are their own,
                                                 errors and capability the card's; [] is MIG mode without slices,
@@ -62,7 +64,7 @@ NVML_DEVICE_MIG_ENABLE = 1
 nvmlMemory_v2 = 0x02000028
 
 calls: Counter[str] = Counter()
-"""How often this process made each call; tests may clear it."""
+"""How often this process made each call."""
 
 _CODES = {
     name.removeprefix("NVML_ERROR_"): value for name, value in globals().items() if name.startswith("NVML_ERROR_")
@@ -122,6 +124,12 @@ class Process:
 
     pid: int
     usedGpuMemory: int | None
+
+
+def forget() -> None:
+    """Begin anew: no call was made, no passing error was given."""
+    calls.clear()
+    _given.clear()
 
 
 def _file() -> dict[str, Any]:
@@ -221,7 +229,7 @@ def nvmlDeviceGetCudaComputeCapability(handle: Handle) -> tuple[int, int]:
 def nvmlDeviceGetMemoryInfo(handle: Handle, version: int | None = None) -> Memory:
     facts = handle.facts()
     total, reserved = facts["total"], facts.get("reserved", 0)
-    held = sum(process["bytes"] or 0 for process in facts.get("processes", ()))
+    held = sum(process["bytes"] or 0 for process in _living(facts))
     free = facts.get("free", max(0, total - reserved - held))
     if version is None:
         return Memory(total, free, total - free)
@@ -230,8 +238,22 @@ def nvmlDeviceGetMemoryInfo(handle: Handle, version: int | None = None) -> Memor
 
 
 def _processes(handle: Handle, kind: str) -> list[Process]:
-    found = handle.facts().get("processes", ())
+    found = _living(handle.facts())
     return [Process(one["pid"], one["bytes"]) for one in found if one.get("kind", "compute") == kind]
+
+
+def _living(facts: dict[str, Any]) -> list[dict[str, Any]]:
+    """Give a card's processes, less those that say when they were made and are gone since, however they ended."""
+    return [one for one in facts.get("processes", ()) if "ticks" not in one or _ticks(one["pid"]) == one["ticks"]]
+
+
+def _ticks(pid: int) -> int | None:
+    """Give the clock tick after boot at which a living process was made; None for one that is gone or a zombie."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
+    except OSError:
+        return None
+    return None if fields[0] in (b"Z", b"X") else int(fields[19])
 
 
 @_card_call
