@@ -28,7 +28,7 @@ class DeviceKind(str, Enum):
 
 @dataclass(frozen=True, slots=True)
 class Holder:
-    """A process that holds memory of a card."""
+    """A process that holds memory of a card; `user` is "" where that cannot be learnt (another container's)."""
 
     pid: int
     name: str
@@ -41,7 +41,9 @@ class Device:
     """The memory one engine rank gets: a card as CUDA counts it, or the host for a CPU engine.
 
     With several cards the figures are those of the fullest one, since every rank gets the same share. `index` is
-    the card's place on the PCI bus as NVML counts; `unified` memory is the host's own (GH200, DGX Spark, Jetson).
+    the card's place on the PCI bus as NVML counts (a slice's: its card's). `unified` says that host and card share
+    an address space: the card has no memory of its own (DGX Spark, Jetson), or is coherent with the host's (GH200,
+    GB200); an overcommit can hang the host there.
     """
 
     kind: DeviceKind = DeviceKind.UNKNOWN

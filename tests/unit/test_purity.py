@@ -9,22 +9,21 @@ import pytest
 
 PACKAGE = Path(__file__).parents[2] / "autolaunch"
 PURE = (
-    "activation", "advice", "arguments", "asked", "budget", "candidates", "case", "causes", "crashes", "defaults", "diagnose",
-    "ending", "events", "facts", "failure", "figures", "frames", "graphs", "ladder", "logline", "machine", "narration",
-    "past", "phases", "planner", "progress", "recall", "record", "redaction", "rungs", "settings", "shape", "share", "sizes", "start",
-    "strategy", "term", "terms", "verdict",
-    "caches", "claims", "configuration", "recurrent",
-    "calibration", "estimate", "foresight",
+    "activation", "advice", "arguments", "asked", "budget", "caches", "calibration", "candidates", "cards", "case",
+    "causes", "choice", "claims", "configuration", "crashes", "defaults", "diagnose", "ending", "estimate", "events",
+    "facts", "failure", "figures", "foresight", "frames", "graphs", "inventory", "ladder", "logline", "machine",
+    "narration", "past", "phases", "planner", "progress", "recall", "record", "recurrent", "redaction", "rungs",
+    "settings", "shape", "share", "sizes", "start", "strategy", "term", "terms", "verdict", "visible",
 )  # fmt: skip
 ACTING = frozenset(
     {"os", "subprocess", "signal", "socket", "threading", "time", "random", "logging", "vllm", "torch", "asyncio"}
 )
-FILES_ARE_READ_BY = frozenset({"strategy", "arguments"})
-"""The boundary of strategy files and of the shipped option table; every other pure module reads nothing."""
+FILES_ARE_READ_BY = frozenset({"strategy", "arguments", "cards"})
+"""The boundary of strategy files and of the shipped tables; every other pure module reads nothing."""
 DOING = frozenset(
     f"autolaunch.{name}"
     for name in ("engine", "supervisor", "output", "probe", "warden", "sweep", "talk", "state", "hardware", "serving",
-                 "installation", "cli", "model", "wish")
+                 "installation", "cli", "model", "wish", "nvml", "host", "cgroup", "deadline")
 )  # fmt: skip
 
 
