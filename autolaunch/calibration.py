@@ -145,8 +145,9 @@ def _measured_parts(parts: Parts, same: Measured) -> Parts:
     find the cache gone.
     """
     graphs = _known(parts.cudagraph, same.graphs)
-    outer = replace(parts.non_torch, low=parts.non_torch.bytes, high=parts.non_torch.bytes, basis=Basis.MEASURED)
-    left = same.beside - outer.bytes - graphs.bytes
+    held = max(0, min(parts.non_torch.bytes, same.beside - graphs.bytes))
+    outer = Term(held, held, held, Basis.MEASURED)
+    left = same.beside - held - graphs.bytes
     gap = int(parts.peaks.cold - parts.peaks.warm)
     compiled = left >= (parts.peaks.cold + parts.peaks.warm) / 2
     low = left - MOVES - (gap if compiled else 0)
