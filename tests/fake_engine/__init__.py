@@ -26,7 +26,7 @@ Examples of JSON:
         {"rules": [{"when": {"gpu_memory_utilization": {"gt": 0.8}},
                     "do": {"kind": "kv_alloc_oom", "then": "hang",
                            "behaviours": ["child", "ignore_sigterm"]}}]}
-    a 24 GiB card with 22 GiB free: every argument counts as it does for vLLM
+    a 24 GiB card with 22 GiB free and GLM-4-9B: every argument counts as it does for vLLM (`memory`, `course`)
         {"memory": {"total_gib": 24, "free_gib": 22}, "version": "0.24.0"}
     ready after a second, floods its output, dies of a CUDA OOM two seconds later and leaves a daemon behind
         {"starts": [{"kind": "ok", "delay_s": {"load": 1}, "behaviours": [

@@ -7,6 +7,7 @@ texts, the rules or the memory model need have a type; others are kept as string
 from __future__ import annotations
 
 from .record import Record
+from .release import release
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -66,15 +67,10 @@ SHORT = {
 DEFAULTS: Mapping[str, object] = {
     "port": 8000,
     "enforce_eager": False,
-    "max_num_seqs": 256,
-    "max_num_batched_tokens": 2048,
     "tensor_parallel_size": 1,
     "kv_cache_dtype": "auto",
 }
 """What rules and the memory model see where nothing was given."""
-
-UTILIZATION = {"0.24.0": 0.92, "0.32.0": 0.92, "0.6.3": 0.9}
-"""The default of gpu_memory_utilization, by version."""
 
 SUFFIXES = {"k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 USAGE = "usage: api_server.py [-h] [--headless] [--api-server-count API_SERVER_COUNT]\n"
@@ -85,15 +81,25 @@ class UsageError(Exception):
 
 
 class Arguments(Record):
-    """`given` is the command line, typed; `unknown` its options without a type; `utilization` the default."""
+    """`given` is the command line, typed; `unknown` its options without a type.
+
+    `utilization`, `seqs` and `tokens` are the defaults of the release on this card.
+    """
 
     given: Mapping[str, object]
     unknown: tuple[str, ...] = ()
     utilization: float = 0.92
+    seqs: int = 256
+    tokens: int = 2048
+
+    def on(self, seqs: int, tokens: int) -> Arguments:
+        """Give the arguments with a card's own defaults."""
+        return Arguments(**{**vars(self), "seqs": seqs, "tokens": tokens})
 
     def with_defaults(self) -> dict[str, object]:
         """Give all arguments, with vLLM's defaults where nothing was given."""
-        return {**DEFAULTS, "gpu_memory_utilization": self.utilization, **self.given}
+        batch = {"max_num_seqs": self.seqs, "max_num_batched_tokens": self.tokens}
+        return {**DEFAULTS, **batch, "gpu_memory_utilization": self.utilization, **self.given}
 
     def text(self, name: str, default: str) -> str:
         """Give an argument as text."""
@@ -141,7 +147,10 @@ def parse(argv: Sequence[str], version: str = "0.24.0") -> Arguments:
             continue
         values = [value] if equals else _take(name, rest)
         given.update(_typed(word.partition("=")[0], name, values))
-    return Arguments(given=given, unknown=tuple(unknown), utilization=UTILIZATION[version])
+    known = release(version)
+    if given.get("max_model_len") == -1 and not known.knows_auto:
+        raise UsageError("argument --max-model-len: invalid int value: 'auto'")
+    return Arguments(given=given, unknown=tuple(unknown), utilization=known.utilization)
 
 
 def refuse_unknown_options(arguments: Arguments) -> None:

@@ -6,6 +6,7 @@ import os
 import sys
 
 from .arguments import USAGE, Arguments, UsageError, parse, refuse_unknown_options
+from .ground import Ground
 from .ledger import Ledger
 from .life import Life
 from .noise import write
@@ -35,9 +36,11 @@ def main(argv: Sequence[str], born: float, born_monotonic: float) -> NoReturn:
         ledger.register("leader")
         ledger.start(argv, born, born_monotonic)
         arguments = _parse(argv, scenario)
+        ground = Ground(scenario, arguments, ledger)
+        arguments = ground.arguments
         outcome = choose(scenario, ledger.n, arguments.with_defaults())
         together = {**vars(outcome), "behaviours": (*scenario.behaviours, *outcome.behaviours)}
-        life = Life(scenario, Outcome(**together), arguments, ledger)
+        life = Life(scenario, Outcome(**together), arguments, ledger, ground)
     except (ScenarioError, OSError, ValueError) as error:
         write(2, f"fake engine: {type(error).__name__}: {error}\n".encode())
         os._exit(SCENARIO_STATUS)

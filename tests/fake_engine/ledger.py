@@ -3,7 +3,9 @@
     count            how many processes have started (locked, so that two starts never share a number)
     starts.jsonl     {n, pid, argv, time, monotonic, exec_time} a line per start; time is wall clock at the
                      first statement, exec_time (10 ms steps) when the process was made
-    events.jsonl     {n, pid, event, time}: "cause" after the decisive line, "ready", "stopping", "exit"
+    events.jsonl     {n, pid, event, time}: "cause" after the decisive line, "ready", "stopping", "exit"; where there is
+                     a memory model, cause and ready also say its kind, its numbers and the simulated `seconds`
+    compiled         a line per shape that torch.compile has in its cache
     pids/<pid>       {role, ticks} of every process that was started, written by itself
 
 Without a folder nothing is kept.
@@ -74,9 +76,23 @@ class Ledger:
             exec_time=time.time() - age,
         )
 
-    def event(self, event: str) -> None:
+    def event(self, event: str, **more: object) -> None:
         """Add the line of something that happened now."""
-        self._append("events.jsonl", event=event, time=time.time())
+        self._append("events.jsonl", event=event, time=time.time(), **more)
+
+    def has_compiled(self, shape: str) -> bool:
+        """Whether a start before this one compiled that shape."""
+        try:
+            with open(f"{self.folder}/compiled", encoding="utf-8") as file:  # noqa: PTH123
+                return shape in file.read().split("\n")
+        except OSError:
+            return False
+
+    def compiled(self, shape: str) -> None:
+        """Note that a shape is in the compile cache from now on."""
+        if self.folder and not self.has_compiled(shape):
+            with open(f"{self.folder}/compiled", "a", encoding="utf-8") as file:  # noqa: PTH123
+                file.write(shape + "\n")
 
     def _append(self, name: str, **values: object) -> None:
         if not self.folder:

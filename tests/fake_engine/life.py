@@ -21,9 +21,9 @@ from .behaviours import (
     ReusePort,
 )
 from .failures import aftermath, cause, phase_of
-from .memory import judge
 from .noise import noise, say, write
 from .processes import STOPS, Family
+from .release import release
 from .texts import STDOUT, Speech, Texts
 from .values import fill_values, numbers
 
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
     from .arguments import Arguments
+    from .ground import Ground
     from .ledger import Ledger
     from .scenario import Outcome, Scenario
 
@@ -52,9 +53,12 @@ def _stop(number: int, _frame: FrameType | None) -> None:
 class Life:
     """One start."""
 
-    def __init__(self, scenario: Scenario, outcome: Outcome, arguments: Arguments, ledger: Ledger) -> None:
+    def __init__(
+        self, scenario: Scenario, outcome: Outcome, arguments: Arguments, ledger: Ledger, ground: Ground
+    ) -> None:
         self.outcome = outcome
         self.arguments = arguments
+        self.ground = ground
         self.ledger = ledger
         self.version = scenario.version
         self.family = Family(ledger, outcome)
@@ -64,8 +68,7 @@ class Life:
         self.serving = False
         given = arguments.with_defaults()
         texts = Texts(scenario.version)
-        strict = "free_memory_low" in texts.kinds()
-        verdict = judge(scenario.memory, given, strict=strict) if scenario.memory else None
+        verdict = ground.verdict
         self.kind = outcome.kind if outcome.kind != "auto" else verdict.kind if verdict else "ok"
         found = numbers(self.kind, {**(verdict.numbers if verdict else {}), **outcome.numbers}, given)
         self.max_model_len = int(found["max_model_len"])
@@ -85,8 +88,13 @@ class Life:
         values["core_prefix"] = f"(EngineCore pid={values['core_pid']}) "
         given = self.arguments.given
         auto = given.get("max_model_len") == -1
+        eager, known = bool(given.get("enforce_eager")), release(self.version)
         flags = {
-            "eager": bool(given.get("enforce_eager")),
+            "eager": eager,
+            "estimate": known.estimates_graphs and not eager,
+            "subtracted": known.subtracts_graphs and not eager,
+            known.budget: self.ground.verdict is not None,
+            "small_batch": self.ground.verdict is not None and found["max_seq_len"] <= found["model_max_len"],
             "auto": auto,
             "reduced": auto and found["max_model_len"] < found["model_max_len"],
             "full": auto and found["max_model_len"] >= found["model_max_len"],
@@ -113,8 +121,10 @@ class Life:
 
     def _enter(self, phase: str) -> None:
         self._wait(phase)
+        self.ground.neighbours(phase)
         if phase == "init":
             self._grow()
+        self.ground.hold(self.family.core or os.getpid(), phase)
         for behaviour in self.outcome.at(phase):
             self._act(behaviour)
         if phase == "config" and not self._bind():
@@ -181,7 +191,7 @@ class Life:
             say([(STDOUT, line) for line in self.outcome.lines])
         else:
             say(cause(self.speech, self.kind))
-        self.ledger.event("cause")
+        self.ledger.event("cause", **self.ground.told())
         if self.outcome.then == "hang":
             self._hang()
         self._wait("exit")
@@ -219,9 +229,10 @@ class Life:
         self.answering = listening = socket(fileno=self.listening.detach())
         serve(listening, service)
         self.serving = True
+        self.ground.neighbours("serving")
         if not self.outcome.log:
             say(self.speech.phase("serving"))
-        self.ledger.event("ready")
+        self.ledger.event("ready", **self.ground.told())
         for behaviour in self.outcome.at("serving"):
             self._act(behaviour)
         if self.failing == "serving":

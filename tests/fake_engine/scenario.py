@@ -9,6 +9,7 @@ from __future__ import annotations
 from .behaviours import PHASES, Behaviour
 from .memory import MemoryModel
 from .record import Record, ScenarioError
+from .release import RELEASES
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -20,9 +21,6 @@ if TYPE_CHECKING:
 
 VARIABLE = "FAKE_ENGINE"
 """The environment variable with a scenario: a path to a JSON file, or JSON that begins with '{'."""
-
-VERSIONS = ("0.24.0", "0.32.0", "0.6.3")
-"""The vLLM releases whose texts it can print: V1 on a GPU, V1 on a CPU, V0 on a GPU."""
 
 KINDS = (
     "ok",
@@ -133,7 +131,7 @@ class Scenario(Record):
     """Everything one fake engine needs to know.
 
     folder           where starts are counted and recorded; "" is the folder of the scenario's file.
-    version          whose texts are printed.
+    version          one of release.RELEASES: whose texts are printed, whose options and memory rules hold.
     rules            looked at first, the first that matches gives the outcome.
     starts           the n-th start takes the n-th outcome, the last one repeats; empty is Outcome().
     memory           what the kind "auto" asks.
@@ -150,7 +148,7 @@ class Scenario(Record):
     unknown_options: str = "tolerate"
 
     def check(self) -> None:
-        _among("Scenario.version", self.version, VERSIONS)
+        _among("Scenario.version", self.version, RELEASES)
         _among("Scenario.unknown_options", self.unknown_options, ("tolerate", "refuse"))
 
     def write(self, path: str | PathLike[str]) -> dict[str, str]:

@@ -197,7 +197,7 @@ def test_the_memory_model_decides_what_happens_to_the_arguments(engine: Bench) -
 
     assert run() == 1
     assert "(22.09/24.0 GiB) on startup is less than" not in engine.log
-    assert "the estimated maximum model length is 86" in engine.log
+    assert "the estimated maximum model length is 85" in engine.log
     assert run("--gpu-memory-utilization", "0.95") == 1
     assert "Free memory on device cuda:0 (22.09/24.0 GiB) on startup is less than desired" in engine.log
     started = engine.start(card, "--max-model-len", "auto", "--enforce-eager")

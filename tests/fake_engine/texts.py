@@ -19,6 +19,7 @@ import os
 import time
 
 from .record import ScenarioError
+from .release import texts_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -29,15 +30,16 @@ ROLES = {"a": "api", "e": "core", "w": "worker"}
 
 
 class Texts:
-    """The sections of one version's data file."""
+    """The sections of one version's data file, or of the nearest one that has texts, with this one's number."""
 
     def __init__(self, version: str) -> None:
         self.version = version
-        path = f"{os.path.dirname(os.path.abspath(__file__))}/data/{version}.txt"  # noqa: PTH100, PTH120
+        nearest = texts_of(version)
+        path = f"{os.path.dirname(os.path.abspath(__file__))}/data/{nearest}.txt"  # noqa: PTH100, PTH120
         self.sections: dict[str, list[str]] = {}
         lines: list[str] = []
         with open(path, encoding="utf-8") as file:  # noqa: PTH123  pathlib costs 5 ms of the start
-            for line in file.read().split("\n"):
+            for line in file.read().replace(nearest, version).split("\n"):
                 if line.startswith("[") and line.endswith("]"):
                     lines = self.sections.setdefault(line[1:-1], [])
                 elif line and not line.startswith("#"):

@@ -89,16 +89,38 @@ def fill_values(arguments: Arguments, found: Mapping[str, float], *, reveal: boo
         "concurrency": found["kv_cache_tokens"] / max(1.0, found["max_model_len"]),
         "non_kv_gib": found["requested_gib"] - found["available_kv_gib"],
         "blocks": int(found["kv_cache_tokens"]) // 16,
-        "grown_gib": found["free_gib"] + 1.5,
+        "grown_gib": found.get("grown_gib", found["free_gib"] + 1.5),
         "signal": "SIGTERM",
         "tried_bytes": int(found["tried_to_allocate_mib"] * 1024**2),
         "namespace": ", ".join(f"{name}={value!r}" for name, value in shown(arguments.given, reveal=reveal).items()),
         "free_bytes": int(found["free_gib"] * 1024**3),
-        "grown_bytes": int((found["free_gib"] + 1.5) * 1024**3),
+        "grown_bytes": int(found.get("grown_gib", found["free_gib"] + 1.5) * 1024**3),
+        **_budget(found),
         "cr": "\r",
         "n": 812,
     }
     return values | _out_of_memory(found)
+
+
+REDUNDANCY_GIB = 150 / 1024
+"""What vLLM leaves free when it says which cache would fit (gpu_worker.py)."""
+
+
+def _budget(found: Mapping[str, float]) -> dict[str, object]:
+    """Give what the line with the whole measured budget says."""
+    non_torch, activation = found.get("non_torch_gib", 0.25), found.get("activation_gib", 0.6)
+    consumed = found["weights_gib"] + non_torch
+    beside = consumed + activation + found["graphs_actual_gib"] + REDUNDANCY_GIB
+    kept, most = found["requested_gib"] - beside, found["free_gib"] - beside
+    return {
+        "non_torch_gib": non_torch,
+        "activation_gib": activation,
+        "consumed_gib": consumed,
+        "kept_gib": kept,
+        "kept_bytes": int(kept * 1024**3),
+        "most_gib": most,
+        "most_bytes": int(most * 1024**3),
+    }
 
 
 def _out_of_memory(found: Mapping[str, float]) -> dict[str, object]:
@@ -106,7 +128,7 @@ def _out_of_memory(found: Mapping[str, float]) -> dict[str, object]:
     text = OOM.format(
         tried=f"{tried / 1024:.2f} GiB" if tried >= 1024 else f"{tried:.2f} MiB",
         total_gib=found["total_gib"],
-        left_mib=tried * 0.14,
+        left_mib=found.get("left_mib", tried * 0.14),
         in_use_gib=found["in_use_gib"],
         allocated_gib=max(0.0, found["in_use_gib"] - 0.68),
     )

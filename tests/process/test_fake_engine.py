@@ -5,20 +5,25 @@ Its serving is tested in tests/fake_engine/test_serving.py, its vocabulary in te
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.fake_engine import behaviours as b
 from tests.fake_engine import command, leftovers
-from tests.fake_engine.driver import Bench, bench, ended, until
+from tests.fake_engine.card import NEIGHBOUR_PID
+from tests.fake_engine.driver import ROOT, Bench, bench, ended, until
 from tests.fake_engine.ledger import stat_fields
-from tests.fake_engine.scenario import VERSIONS, Outcome, Rule, Scenario
+from tests.fake_engine.memory import MemoryModel, Move
+from tests.fake_engine.release import TEXTS as VERSIONS
+from tests.fake_engine.scenario import Outcome, Rule, Scenario
 from tests.fake_engine.texts import Texts
 
 pytestmark = pytest.mark.process
@@ -177,3 +182,102 @@ def test_a_grandchild_holds_the_port_after_the_leader_is_gone(engine: Bench) -> 
     assert leftovers.alive(engine.folder) == [engine.pid_of("hold_port")]
     assert engine.end(kind="ok") == 1
     assert "OSError: [Errno 98] Address already in use" in engine.log
+
+
+# --- the memory model: a card that the engine shares with others, a compile cache, simulated seconds
+
+GIB = 2**30
+
+
+class Card:
+    """The file of FAKE_NVML with one card of 24 GiB, and what is on it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / "cards.json"
+        self.path.write_text(json.dumps({"cards": [{"total": 24 * GIB, "capability": [8, 9], "name": "a card"}]}))
+
+    @property
+    def held(self) -> dict[int, float]:
+        """GiB by pid, of processes that live."""
+        program = (
+            "import pynvml, json; pynvml.nvmlInit(); card = pynvml.nvmlDeviceGetHandleByIndex(0); "
+            "print(json.dumps([(p.pid, p.usedGpuMemory) for p in pynvml.nvmlDeviceGetComputeRunningProcesses(card)]))"
+        )
+        environment = {**os.environ, "FAKE_NVML": str(self.path), "PYTHONPATH": str(ROOT / "tests/fake_nvml")}
+        said = subprocess.run([sys.executable, "-c", program], env=environment, stdout=subprocess.PIPE, check=True)
+        return {pid: round(held / GIB, 2) for pid, held in json.loads(said.stdout)}
+
+
+@pytest.fixture
+def card(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Card:
+    made = Card(tmp_path)
+    monkeypatch.setenv("FAKE_NVML", str(made.path))
+    return made
+
+
+def on_card(**fields: Any) -> Scenario:
+    return Scenario(version="0.30.0", memory=MemoryModel(nvml=True, **fields))
+
+
+@pytest.mark.parametrize("behaviours", [(), (b.Child(),)])
+def test_what_an_engine_holds_is_on_the_card_until_it_is_killed(
+    engine: Bench, card: Card, behaviours: tuple[b.Behaviour, ...]
+) -> None:
+    scenario = Scenario(version="0.30.0", memory=MemoryModel(nvml=True), behaviours=behaviours)
+    started = engine.start(scenario, "--max-model-len", "4096")
+    until(lambda: leftovers.events(engine.folder, "ready"), "ready")
+    holder = engine.pid_of("core") if behaviours else started.pid
+    assert card.held == {holder: 22.08}
+    started.kill()
+    ended(started)
+    leftovers.reap(engine.folder)
+    assert card.held == {}
+
+
+def test_a_second_engine_on_the_card_finds_what_the_first_left(engine: Bench, card: Card) -> None:
+    engine.start(on_card(), "--max-model-len", "4096")
+    until(lambda: leftovers.events(engine.folder, "ready"), "ready")
+    assert ended(engine.start(on_card(), "--port", "0")) == 1
+    assert "Free memory on device cuda:0 (1.52/24.0 GiB) on startup is less than desired" in engine.log
+
+
+def test_neighbours_move_on_the_card_as_the_engine_meets_them(engine: Bench, card: Card) -> None:
+    moves = (Move(start=0, phase="init", gib=9), Move(start=1, phase="import", gib=0))
+    scenario = on_card(moves=moves)
+    assert ended(engine.start(scenario, "--max-model-len", "4096")) == 1
+    assert card.held == {NEIGHBOUR_PID: 9.0}
+    assert "(14.6/24.0 GiB) on startup is less than desired" in engine.log
+    started = engine.start(scenario, "--max-model-len", "4096")
+    until(lambda: leftovers.events(engine.folder, "ready"), "ready")
+    assert list(card.held) == [started.pid]
+
+
+def test_the_second_start_finds_the_compile_cache_of_the_first(engine: Bench, card: Card) -> None:
+    scenario = on_card(cache="folder")
+    assert [ended(engine.start(scenario)) for _ in range(2)] == [1, 1]
+    first, second = leftovers.events(engine.folder, "cause")
+    assert [line["kind"] for line in (first, second)] == ["kv_too_small", "kv_too_small"]
+    assert [line["seconds"] for line in (first, second)] == [78.5, 54.5]
+    assert round(second["numbers"]["available_kv_gib"] - first["numbers"]["available_kv_gib"], 2) == 0.98
+    assert ended(engine.start(scenario, "--max-num-batched-tokens", "1024")) == 1  # another shape is compiled anew
+    assert leftovers.events(engine.folder, "cause")[2]["seconds"] == 78.5
+
+
+def test_the_budget_is_said_in_the_words_of_the_release(engine: Bench) -> None:
+    said = {
+        "0.6.6": "model weights take 17.55GiB; non_torch_memory takes 0.07GiB; PyTorch activation peak memory takes ",
+        "0.19.0": "Actual usage is 17.55 GiB for weight, 0.59 GiB for peak activation, 0.25 GiB for non-torch memory, ",
+        "0.30.0": "Actual usage is 18.00 GiB for consumed memory (weights + non-torch), 0.92 GiB for peak activation, ",
+    }
+    for version, line in said.items():
+        scenario = Scenario(version=version, memory=MemoryModel())
+        started = engine.start(scenario, "--max-model-len", "4096")
+        until(lambda version=version: f"version {version}" in engine.log, version)  # type: ignore[misc]
+        until(lambda line=line: line in engine.log, line)  # type: ignore[misc]
+        started.kill()
+        ended(started)
+
+
+def test_a_card_that_is_not_there_is_the_scenarios_mistake(engine: Bench, card: Card) -> None:
+    assert ended(engine.start(on_card(), "-tp", "2")) == 97
+    assert f"{card.path}: 2 cards are asked for, 1 can be seen" in engine.log
