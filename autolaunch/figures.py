@@ -180,7 +180,6 @@ _STATED: tuple[tuple[str, re.Pattern[str], Update], ...] = (
     ("for weight", re.compile(r"usage is " + _N + " GiB for weight"), _set("weights_gib")),
     ("peak activation", re.compile(_N + " GiB for peak activation"), _set("activation_gib")),
     ("for non-torch", re.compile(_N + " GiB for non-torch"), _set("non_torch_gib")),
-    ("requested memory for", re.compile(r"with " + _N + " GiB requested memory for"), _set("requested_gib")),
     ("by non-kv", re.compile(_N + " GiB memory was consumed by non-kv"), _set("consumed_gib")),
     ("consumed memory", re.compile(_N + " GiB for consumed memory"), _set("consumed_gib")),
     ("for CUDAGraph", re.compile(_N + " GiB for CUDAGraph"), _set("captured_gib")),

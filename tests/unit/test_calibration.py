@@ -164,7 +164,7 @@ def test_a_cpu_engine_says_what_its_process_consumed() -> None:
     device = Device(DeviceKind.CPU, "host memory, node 0", 16 * GIB, 14 * GIB)
     model = Model(131072, shape=TINY_GLM, weights=Weights(80_000_000))
     settings = Settings(gpu_memory_utilization=0.4, enforce_eager=True)
-    said = Effective(available_kv_gib=3.85, requested_gib=4.74, consumed_gib=0.88)
+    said = Effective(available_kv_gib=3.85, consumed_gib=0.88)
     past = Past((Outcome(settings, None, said, "0.32.0", int(11.84 * GIB)),))
     found = predict(Demand(settings, Situation(device, Engine("0.32.0", DeviceKind.CPU), model), past))
     assert found is not None

@@ -31,7 +31,7 @@ NEW = (
         ("Graph capturing finished in 1 sec, took -0.02 GiB", Effective(captured_gib=-0.02)),
         ("Auto set (3.85/11.84) GiB for KV cache on node 0, with 4.74 GiB requested memory for the worker. 0.88 GiB "
          "memory was consumed by non-kv usages.",
-         Effective(available_kv_gib=3.85, requested_gib=4.74, consumed_gib=0.88)),
+         Effective(available_kv_gib=3.85, consumed_gib=0.88)),
         ("Graph capturing finished", Effective()),
         ("consumed memory, CUDA graph memory: , for CUDAGraph", Effective()),
     ],
