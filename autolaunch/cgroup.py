@@ -55,8 +55,8 @@ def outermost(root: Path) -> Limit | None:
     return None
 
 
-def nested(root: Path) -> tuple[Limit, ...]:
-    """Return the limits of the cgroup the process is in and of those around it, below the root of the hierarchy.
+def around(root: Path) -> tuple[Limit, ...]:
+    """Return the limits of the cgroup the process is in and of all around it.
 
     What is left does not count file cache as used: the kernel gives it back before it kills.
     """
@@ -68,11 +68,10 @@ def nested(root: Path) -> tuple[Limit, ...]:
 
 
 def _folders(root: Path) -> Iterator[tuple[_Files, Path]]:
-    """Give the process's own folder of each hierarchy, then its parents, without the hierarchy's root."""
+    """Give the process's own folder of each hierarchy, then its parents up to the hierarchy's root."""
     for files, path in _own(root):
         for group in (path, *path.parents):
-            if group.name:
-                yield files, root / files.mount / group.relative_to("/")
+            yield files, root / files.mount / group.relative_to("/")
 
 
 def _own(root: Path) -> Iterator[tuple[_Files, PurePosixPath]]:

@@ -36,7 +36,7 @@ def host_memory(environment: Mapping[str, str], *, root: Path = Path("/")) -> De
     outermost = cgroup.outermost(root)
     if outermost is not None and outermost.limit_bytes < total:
         total, available = outermost.limit_bytes, min(available, outermost.left_bytes)
-    available = min([available, *(limit.left_bytes for limit in cgroup.nested(root))])
+    available = min([available, *(limit.left_bytes for limit in cgroup.around(root))])
     return Device(kind=DeviceKind.CPU, name=f"host memory, node {node}", total_bytes=total, free_bytes=available)
 
 

@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
 import pytest
 
+from autolaunch import cards as cards_module
 from autolaunch.cards import Card, cards, find_card
 from autolaunch.errors import ExitCode, WishError
 from autolaunch.facts import GIB, Basis, Device, DeviceKind
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
 
 MIB = 1 << 20
 CAPABILITIES = {(7, 0), (7, 5), (8, 0), (8, 6), (8, 7), (8, 9), (9, 0), (10, 0), (10, 3), (11, 0), (12, 0), (12, 1)}
@@ -87,6 +96,13 @@ def test_every_card_is_less_than_its_label_has_a_source_and_is_found_by_its_name
     assert card.capability in CAPABILITIES
     assert card.source
     assert find_card(card.name) == card
+
+
+def test_no_two_cards_answer_to_one_name() -> None:
+    table = tomllib.loads((Path(cards_module.__file__).with_name("cards.toml")).read_text(encoding="utf-8"))
+    for name, facts in table["cards"].items():
+        for written in (*facts.get("aliases", ()), f"{name} {facts['gb']}GB"):
+            assert find_card(written).name == name, written
 
 
 def test_a_note_that_names_another_card_names_one_with_another_size() -> None:

@@ -36,22 +36,29 @@ def test_a_call_that_hangs_is_left_and_while_it_hangs_nobody_waits_again() -> No
     assert time.monotonic() - begun < PATIENT_S / 2, "not waited for"
     release.set()
     assert ended.wait(PATIENT_S)
-    answers = iter(lambda: guard.within(PATIENT_S, lambda: 42), 42)
-    assert list(answers) in ([], [None]), "it answers again, at the latest when the thread has ended"
+    while guard.within(PATIENT_S, lambda: 42) != 42:
+        assert time.monotonic() - begun < PATIENT_S, "it answers again once the thread has ended"
+    assert together(guard) == [1] * 5, "and waits again for a call that is under way"
 
 
-def test_calls_of_two_threads_come_one_after_the_other() -> None:
-    guard, running, most = OneAtATime("test"), [0], [0]
+def together(guard: OneAtATime) -> list[int]:
+    """Make five calls from five threads; return how many ran at the same time, as each of them saw it."""
+    running, seen = [0], []
 
-    def count() -> None:
+    def count() -> int:
         running[0] += 1
-        most[0] = max(most[0], running[0])
         threading.Event().wait(0.02)
+        most = running[0]
         running[0] -= 1
+        return most
 
-    threads = [threading.Thread(target=guard.within, args=(PATIENT_S, count)) for _ in range(5)]
+    threads = [threading.Thread(target=lambda: seen.append(guard.within(PATIENT_S, count))) for _ in range(5)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join(PATIENT_S)
-    assert (running, most) == ([0], [1])
+    return [most or 0 for most in seen]
+
+
+def test_calls_of_several_threads_come_one_after_the_other() -> None:
+    assert together(OneAtATime("test")) == [1] * 5

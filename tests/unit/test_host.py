@@ -40,7 +40,7 @@ def belong(root: Path, *lines: str) -> None:
 
 def limit(root: Path, path: str, most: object, used: object, *, cache_gib: int = 0) -> None:
     """Limit a cgroup of version 2."""
-    folder = root / "sys/fs/cgroup" / path
+    folder = (root / "sys/fs/cgroup" / path).resolve()
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "memory.max").write_text(f"{most}\n")
     (folder / "memory.current").write_text(f"{used}\n")
@@ -168,10 +168,19 @@ def test_a_limit_of_the_container_and_one_of_a_unit_in_it_both_count(tmp_path: P
     assert figures(tmp_path) == (12, 4)
 
 
-@pytest.mark.parametrize("line", ["0::/../../outside", "0::/docker/0123", "", "nonsense", "0::relative", "4:memory:"])
+def test_a_containers_limit_above_the_nodes_total_bounds_what_is_free_once_it_is_used_up(tmp_path: Path) -> None:
+    """On a host of several nodes the others' memory counts into it too."""
+    node(tmp_path, 0, first_cpu=True)
+    belong(tmp_path, "0::/")
+    limit(tmp_path, "", 64 * GIB, 61 * GIB)
+    assert figures(tmp_path) == (16, 3)
+
+
+@pytest.mark.parametrize("line", ["0::/../outside", "0::/docker/0123", "", "nonsense", "0::relative", "4:memory:"])
 def test_a_cgroup_that_is_not_mounted_here_bounds_nothing(tmp_path: Path, line: str) -> None:
     node(tmp_path, 0, first_cpu=True)
     belong(tmp_path, line)
+    limit(tmp_path, "../outside", GIB, 0)
     assert figures(tmp_path) == (16, 8)
 
 
