@@ -13,11 +13,12 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import Any
-
-import pytest
+from typing import TYPE_CHECKING, Any
 
 from tests.fake_nvml import pynvml
+
+if TYPE_CHECKING:
+    import pytest
 
 FOLDER = str(Path(__file__).parent)
 
