@@ -8,10 +8,12 @@ Sources: vllm/transformers_utils/model_arch_config_convertor.py and vllm/config/
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from autolaunch.caches import LAYERS, Heads, caches
 from autolaunch.claims import Config, Doubt, count, must, table, words
+from autolaunch.facts import Weights
+from autolaunch.parameters import weigh_dimensions
 from autolaunch.shape import Shape
 
 _LENGTHS = (
@@ -69,22 +71,28 @@ _DEFAULTS: Mapping[str, Config] = {"gemma3_text": _GEMMA, "gemma3": _GEMMA, "gem
 
 @dataclass(frozen=True, slots=True)
 class Configuration:
-    """What was found; `notes` says what was not, and why."""
+    """What was found; `notes` says what was not, and why.
+
+    `weights` are those that follow from the dimensions, `float32` is how the checkpoint is stored.
+    """
 
     shape: Shape | None = None
     max_model_len: int | None = None
     quantization: str | None = None
     notes: tuple[str, ...] = ()
+    weights: Weights | None = None
+    float32: bool = False
 
 
 def read(config: Config) -> Configuration:
     """Return what a configuration says. Never raises, whatever is in it."""
     text = language_model(config)
-    length, quantization = _longest(text), _quantization(text)
+    found = Configuration(None, _longest(text), _quantization(text), float32=_float32(text))
     try:
-        return Configuration(_shape(config, text), length, quantization)
+        shape = _shape(config, text)
     except Doubt as doubt:
-        return Configuration(None, length, quantization, (f"config.json gives no dimensions: {doubt}",))
+        return replace(found, notes=(f"config.json gives no dimensions: {doubt}",))
+    return replace(found, shape=shape, weights=weigh_dimensions(text, shape))
 
 
 def language_model(config: Config) -> Config:
@@ -185,6 +193,10 @@ def _longest(text: Config) -> int | None:
         if not isinstance(kind, str) or kind not in _UNSCALED:
             return None  # the engine works it out from the scaling; a wrong cap is worse than none
     return min(lengths, default=None)
+
+
+def _float32(text: Config) -> bool:
+    return str(text.get("torch_dtype") or text.get("dtype") or "").removeprefix("torch.") == "float32"
 
 
 def _quantization(text: Config) -> str | None:

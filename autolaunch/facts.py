@@ -143,7 +143,8 @@ class Model:
 
     `max_model_len` in tokens as its configuration says, `quantization` the method its weights already have,
     `variants` pre-quantized siblings that the catalogue names. `name` is the alias or hub id, `revision` its
-    commit in the local cache where it is there; `shape` and `weights` are None where nothing says them.
+    commit in the local cache where it is there; `shape` and `weights` are None where nothing says them, and `notes`
+    says what could not be read and why.
     """
 
     max_model_len: int | None = None
@@ -153,6 +154,7 @@ class Model:
     revision: str = ""
     shape: Shape | None = None
     weights: Weights | None = None
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

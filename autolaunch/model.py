@@ -1,61 +1,140 @@
 """What is known of a model before it is loaded: from its own files, else from the catalogue, else from the hub.
 
-I/O. Joins what `configuration`, `weights` and `hub` say of one model and says where nothing was found; never torch.
+I/O. Joins what `snapshot`, `configuration`, `weights`, `catalog` and `hub` say of one model, and says of each
+figure that nobody gave why it is missing. Never torch; the network only where the caller allows it.
 """
 
 from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
-from autolaunch import configuration
+from autolaunch import configuration, hub, snapshot, weights
 from autolaunch.catalog import Entry
-from autolaunch.facts import Model
+from autolaunch.configuration import Configuration
+from autolaunch.facts import Basis, Model, Weights
+from autolaunch.snapshot import is_hub_id
+from autolaunch.tensors import Reading, with_linear
+
+CONFIG_BYTES = 4 << 20
+"""More than any config.json has; the rest of a larger file is not read."""
 
 
-def config_file(model: str) -> Path | None:
-    """Return the config.json of a folder, or of a hub id in the local cache; None where there is none."""
-    folder = Path(model)
-    if folder.is_dir():
-        file = folder / "config.json"
-        return file if file.is_file() else None
-    home = Path(
-        os.environ.get("HF_HOME") or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "huggingface"
-    )
-    cache = Path(os.environ.get("HF_HUB_CACHE") or home / "hub") / ("models--" + model.replace("/", "--"))
-    try:
-        revision = (cache / "refs" / "main").read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError):
-        return None
-    file = cache / "snapshots" / revision / "config.json"
-    return file if file.is_file() else None
+@dataclass(frozen=True, slots=True)
+class Where:
+    """How the engine will be told to find the model: its `--revision`, its `--download-dir`, whether for text only."""
+
+    revision: str = ""
+    download_dir: str = ""
+    text_only: bool = False
 
 
-def look_at(entry: Entry) -> Model:
-    """Return what is known of a model; what no file and no catalogue says stays None."""
+def look_at(
+    entry: Entry,
+    *,
+    online: bool = False,
+    environment: Mapping[str, str] = os.environ,
+    where: Where | None = None,
+) -> Model:
+    """Return what is known of a model; what no file, no catalogue and no hub says stays None, and `notes` say why.
+
+    `online` allows at most three seconds for the hub, and only if a figure is missing that a hub could have.
+    """
+    where = where or Where()
     if entry.model.endswith(".gguf"):
-        return Model(entry.max_model_len, "gguf", entry.variants, entry.name)
-    file = config_file(entry.model)
-    found = configuration.read(_read(file)) if file else configuration.Configuration()
+        found = weights.weigh_file(Path(entry.model))
+        return _model(entry, Configuration(quantization="gguf"), found.weights, found.notes)
+    here = _on_disk(entry, environment, where)
+    missing = here.shape is None or here.weights is None
+    if online and missing and is_hub_id(entry.model) and not hub.offline(environment):
+        return _asked(entry, here, environment, where)
+    return here
+
+
+def _on_disk(entry: Entry, environment: Mapping[str, str], where: Where) -> Model:
+    """Return what the files on this host and the catalogue say."""
+    try:
+        place = snapshot.find(entry.model, environment=environment, revision=where.revision, cache=where.download_dir)
+    except OSError as error:
+        return _model(entry, Configuration(), None, (f"its files cannot be looked up: {weights.why(error)}",))
+    if place is None:
+        return _model(entry, Configuration(), None, ())
+    config, notes = read_config(place.folder)
+    found = replace(config, notes=(*config.notes, *notes))
+    counted = weights.weigh(place.folder, _reading(found, entry, where))
+    model = _model(entry, found, counted.weights, counted.notes)
+    return replace(model, revision=place.revision)
+
+
+def read_config(folder: Path) -> tuple[Configuration, tuple[str, ...]]:
+    """Return what a folder's config.json says, and why it says nothing; hf_quant_config.json is ModelOpt's mark."""
+    try:
+        with (folder / "config.json").open("rb") as file:
+            table = json.loads(file.read(CONFIG_BYTES))
+        marked = (folder / "hf_quant_config.json").is_file()
+    except FileNotFoundError:
+        return Configuration(), ()
+    except OSError as error:
+        return Configuration(), (f"config.json cannot be read: {weights.why(error)}",)
+    except (ValueError, RecursionError) as error:
+        return Configuration(), (f"config.json is not JSON: {str(error)[:80]}",)
+    if not isinstance(table, dict):
+        return Configuration(), ("config.json is no table",)
+    found = configuration.read(table)
+    return (replace(found, quantization="modelopt") if marked and not found.quantization else found), ()
+
+
+def _reading(found: Configuration, entry: Entry, where: Where) -> Reading:
+    """Return how the checkpoint beside a configuration is loaded."""
+    shape = found.shape or entry.shape
+    return Reading(
+        layers=shape.num_hidden_layers if shape else None,
+        tied=shape.tie_word_embeddings if shape else False,
+        quantized=found.quantization is not None,
+        float32=found.float32,
+        text_only=where.text_only,
+    )
+
+
+def _model(entry: Entry, found: Configuration, counted: Weights | None, notes: tuple[str, ...]) -> Model:
+    """Join what files say with what the catalogue knows.
+
+    Weights that were counted come first, then the catalogue's, then what follows from the dimensions, then a mere
+    sum.
+    """
+    shape = found.shape or entry.shape
+    quantization = found.quantization or entry.quantization
+    weights = counted if counted is not None and counted.basis is Basis.EXACT else None
+    weights = weights or entry.weights or found.weights or counted
+    if weights is not None and quantization is None:
+        weights = with_linear(weights, shape)
     return Model(
         max_model_len=found.max_model_len or entry.max_model_len,
-        quantization=found.quantization or entry.quantization or _beside(file),
+        quantization=quantization,
         variants=entry.variants,
         name=entry.name,
-        shape=found.shape or entry.shape,
-        weights=entry.weights,
+        shape=shape,
+        weights=weights,
+        notes=(*found.notes, *notes),
     )
 
 
-def _beside(file: Path | None) -> str | None:
-    return "modelopt" if file is not None and file.with_name("hf_quant_config.json").is_file() else None
-
-
-def _read(file: Path) -> dict[str, Any]:
-    try:
-        config = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}  # the engine reads it too and says what is wrong with it
-    return config if isinstance(config, dict) else {}
+def _asked(entry: Entry, here: Model, environment: Mapping[str, str], where: Where) -> Model:
+    """Return what is known with what the hub adds; the files on this host are believed before it."""
+    answer = hub.ask(entry.model, environment=environment, revision=where.revision)
+    found = configuration.read(answer.config) if answer.config is not None else Configuration()
+    sum_bytes = answer.weight_bytes(quantized=(here.quantization or found.quantization) is not None)
+    counted = Weights(sum_bytes, basis=Basis.ESTIMATED, source="the hub's metadata") if sum_bytes else None
+    told = _model(entry, found, counted, ())
+    return replace(
+        told,
+        max_model_len=here.max_model_len or told.max_model_len,
+        quantization=here.quantization or told.quantization,
+        shape=here.shape or told.shape,
+        weights=here.weights or told.weights,
+        revision=here.revision or answer.revision,
+        notes=(*here.notes, *found.notes, *answer.notes),
+    )

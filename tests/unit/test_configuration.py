@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from autolaunch.configuration import Configuration, read
+from autolaunch.facts import Basis, Weights
 from autolaunch.shape import CacheKind, CacheLayers, Shape
 
 FULL, SLIDING, LATENT, STATE = CacheKind.FULL, CacheKind.SLIDING, CacheKind.LATENT, CacheKind.STATE
@@ -41,7 +42,8 @@ def caches(**config: Any) -> tuple[CacheLayers, ...]:
 
 def test_llama_3_1_8b_says_everything_in_plain_words() -> None:
     expected = Shape("LlamaForCausalLM", 4096, 14336, 32, 32, 8, 128, 128256, (CacheLayers(FULL, 32, 2048, 8),))
-    assert read(PLAIN) == Configuration(expected, 131072)
+    weights = Weights(16_060_522_496, 13_958_643_712, 0, Basis.ESTIMATED, "its dimensions")
+    assert read(PLAIN) == Configuration(expected, 131072, weights=weights)
 
 
 def test_glm_4_9b_chat_spells_everything_differently() -> None:
@@ -63,7 +65,8 @@ def test_glm_4_9b_chat_spells_everything_differently() -> None:
         "tie_word_embeddings": False,
     }
     expected = Shape("ChatGLMModel", 4096, 13696, 40, 32, 2, 128, 151552, (CacheLayers(FULL, 40, 512, 2),))
-    assert read(config) == Configuration(expected, 131072)
+    weights = Weights(18_799_902_720, 16_315_842_560, 0, Basis.ESTIMATED, "its dimensions")
+    assert read(config) == Configuration(expected, 131072, weights=weights)
 
 
 def test_gemma_3_leaves_out_what_transformers_fills_in() -> None:
@@ -392,6 +395,22 @@ def test_a_configuration_that_lies_gives_no_dimensions_and_says_why(config: dict
 )
 def test_the_longest_context_is_the_least_that_is_said(config: dict[str, Any], length: int | None) -> None:
     assert read(config).max_model_len == length
+
+
+@pytest.mark.parametrize(
+    ("config", "float32"),
+    [
+        ({}, False),
+        ({"torch_dtype": "bfloat16"}, False),
+        ({"torch_dtype": "float32"}, True),
+        ({"dtype": "float32"}, True),
+        ({"torch_dtype": "torch.float32"}, True),
+        ({"torch_dtype": 32}, False),
+        ({"torch_dtype": "bfloat16", "text_config": {"torch_dtype": "float32"}}, True),
+    ],
+)
+def test_how_the_weights_are_stored_is_said_as_dtype(config: dict[str, Any], float32: bool) -> None:
+    assert read(config).float32 is float32
 
 
 @pytest.mark.parametrize(

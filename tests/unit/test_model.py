@@ -1,49 +1,155 @@
-"""What a model's own files say before it is loaded."""
+"""What is known of a model: its own files before the catalogue, the catalogue before a guess, and nothing made up."""
 
 from __future__ import annotations
 
 import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from autolaunch import hub
 from autolaunch.catalog import Entry, find_model
 from autolaunch.facts import Basis, Model, Variant, Weights
-from autolaunch.model import config_file, look_at
+from autolaunch.model import CONFIG_BYTES, Where, look_at, read_config
+from autolaunch.weights import INDEX
+from tests.unit.checkpoints import glm_4_9b, write
+
+VARIANTS = (Variant("org/awq", "awq"),)
+GLM = find_model("glm-4-9b")
+EXACT = Weights(18_799_902_720, 16_315_842_560, 0, Basis.EXACT, "safetensors headers")
+GLM_CONFIG = {
+    "architectures": ["GlmForCausalLM"],
+    "model_type": "glm",
+    "attention_bias": True,
+    "hidden_size": 4096,
+    "intermediate_size": 13696,
+    "num_hidden_layers": 40,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 2,
+    "head_dim": 128,
+    "vocab_size": 151552,
+    "max_position_embeddings": 131072,
+    "tie_word_embeddings": False,
+    "torch_dtype": "bfloat16",
+}
 
 
 def folder(path: Path, config: Any) -> Entry:
     """Return the entry of a folder with this configuration."""
+    path.mkdir(exist_ok=True)
     (path / "config.json").write_text(config if isinstance(config, str) else json.dumps(config))
-    return Entry("m", str(path), max_model_len=77, variants=(Variant("org/awq", "awq"),))
+    return Entry("m", str(path), max_model_len=77, variants=VARIANTS)
+
+
+def cached(cache: Path, model: str, config: Any = GLM_CONFIG) -> Path:
+    """Make a snapshot of a model in a cache and return its folder."""
+    place = cache / ("models--" + model.replace("/", "--"))
+    (place / "refs").mkdir(parents=True)
+    (place / "refs" / "main").write_text("abc")
+    (place / "snapshots").mkdir()
+    folder(place / "snapshots" / "abc", config)
+    return place / "snapshots" / "abc"
+
+
+def test_a_folder_is_known_exactly_by_its_own_files(tmp_path: Path) -> None:
+    entry = folder(tmp_path, GLM_CONFIG)
+    write(tmp_path / "model.safetensors", glm_4_9b())
+    assert look_at(entry) == Model(131072, None, VARIANTS, "m", "", GLM.shape, EXACT)
 
 
 @pytest.mark.parametrize(
     ("config", "length", "quantization"),
     [
         ({}, 77, None),
-        ("not json", 77, None),
-        ("[]", 77, None),
         ({"max_position_embeddings": 32768}, 32768, None),
-        ({"seq_length": 131072}, 131072, None),
-        ({"max_position_embeddings": 131072, "seq_length": 8192}, 8192, None),
-        ({"max_position_embeddings": True}, 77, None),
-        ({"max_position_embeddings": -1}, 77, None),
-        ({"text_config": {"max_position_embeddings": 4096}}, 4096, None),
         ({"max_position_embeddings": 32768, "rope_scaling": {"type": "yarn", "factor": 4.0}}, 77, None),
-        ({"max_position_embeddings": 131072, "rope_scaling": {"rope_type": "llama3", "factor": 8.0}}, 131072, None),
-        ({"max_position_embeddings": 32768, "rope_parameters": {"rope_theta": 1e4}}, 32768, None),
-        ({"max_position_embeddings": 32768, "rope_scaling": None}, 32768, None),
         ({"quantization_config": {"quant_method": "awq", "bits": 4}}, 77, "awq"),
-        ({"quantization_config": {}}, 77, "unknown"),
-        ({"compression_config": {"quant_method": "compressed-tensors"}}, 77, "compressed-tensors"),
     ],
 )
-def test_a_configuration_gives_length_and_quantization(
+def test_length_and_quantization_are_known_even_without_dimensions(
     tmp_path: Path, config: Any, length: int, quantization: str | None
 ) -> None:
-    assert look_at(folder(tmp_path, config)) == Model(length, quantization, (Variant("org/awq", "awq"),), "m")
+    found = look_at(folder(tmp_path, config))
+    assert found == Model(length, quantization, VARIANTS, "m", notes=found.notes)
+    assert found.notes == ("config.json gives no dimensions: it has no num_hidden_layers",)
+
+
+@pytest.mark.parametrize(
+    ("config", "note"),
+    [
+        ("not json", "config.json is not JSON: Expecting value: line 1 column 1 (char 0)"),
+        ("", "config.json is not JSON: Expecting value: line 1 column 1 (char 0)"),
+        ("[]", "config.json is no table"),
+        ('{"hidden_size": ', "config.json is not JSON: Expecting value: line 1 column 17 (char 16)"),
+        (
+            {**GLM_CONFIG, "hidden_size": "wide"},
+            "config.json gives no dimensions: hidden_size is 'wide', not a number",
+        ),
+    ],
+)
+def test_a_configuration_that_says_nothing_is_a_note_and_no_error(tmp_path: Path, config: Any, note: str) -> None:
+    entry = replace(folder(tmp_path, config), max_model_len=None)
+    found = look_at(entry)
+    assert (found.shape, found.weights, found.notes) == (None, None, (note,))
+
+
+def test_a_configuration_nested_without_end_is_not_json(tmp_path: Path) -> None:
+    folder(tmp_path, "[" * 200_000)
+    assert read_config(tmp_path)[1][0].startswith("config.json is not JSON: ")
+
+
+def test_no_more_than_a_configuration_is_read(tmp_path: Path) -> None:
+    folder(tmp_path, json.dumps(GLM_CONFIG) + " " * CONFIG_BYTES + "x")
+    found, notes = read_config(tmp_path)
+    assert (found.shape, notes) == (GLM.shape, ())
+
+
+def test_a_broken_checkpoint_is_said_and_the_dimensions_stand_in(tmp_path: Path) -> None:
+    entry = folder(tmp_path, GLM_CONFIG)
+    (tmp_path / "model.safetensors").write_bytes(b"\xff" * 12)
+    found = look_at(entry)
+    assert found.weights == Weights(18_799_902_720, 16_315_842_560, 0, Basis.ESTIMATED, "its dimensions")
+    assert found.notes == ("model.safetensors is cut off: 12 bytes do not hold its header",)
+
+
+def test_a_folder_without_weights_is_known_by_its_dimensions(tmp_path: Path) -> None:
+    found = look_at(folder(tmp_path, GLM_CONFIG))
+    assert found.weights == Weights(18_799_902_720, 16_315_842_560, 0, Basis.ESTIMATED, "its dimensions")
+
+
+def test_what_no_dimensions_tell_is_not_made_up(tmp_path: Path) -> None:
+    strange = {**GLM_CONFIG, "model_type": "strange"}
+    assert look_at(folder(tmp_path, strange)).weights is None
+    index = {"metadata": {"total_size": 10_000_000_000}, "weight_map": {"a": "model-00001-of-00002.safetensors"}}
+    (tmp_path / INDEX).write_text(json.dumps(index))
+    tables = 2 * 2 * 151552 * 4096
+    expected = Weights(10_000_000_000, 10_000_000_000 - tables, 0, Basis.ESTIMATED, "the index of its weights")
+    assert look_at(folder(tmp_path, strange)).weights == expected
+
+
+def test_a_quantized_checkpoint_has_nothing_left_to_quantize(tmp_path: Path) -> None:
+    entry = folder(tmp_path, {**GLM_CONFIG, "quantization_config": {"quant_method": "gptq"}})
+    write(tmp_path / "model.safetensors", {"model.layers.0.mlp.up_proj.qweight": ("I32", (8, 4))})
+    assert look_at(entry).weights == Weights(128, 0, 0, Basis.EXACT, "safetensors headers")
+
+
+def test_a_float32_checkpoint_is_loaded_in_half_its_bytes(tmp_path: Path) -> None:
+    entry = folder(tmp_path, {**GLM_CONFIG, "model_type": "strange", "torch_dtype": "float32"})
+    (tmp_path / "pytorch_model.bin").write_bytes(b"\0" * 100)
+    assert look_at(entry).weights == Weights(50, basis=Basis.ESTIMATED, source="sizes of *.bin files")
+
+
+def test_an_engine_for_text_alone_leaves_the_encoder_out(tmp_path: Path) -> None:
+    entry = folder(tmp_path, {**GLM_CONFIG, "vision_config": {"depth": 1}})
+    write(tmp_path / "model.safetensors", {"visual.blocks.0.w": ("BF16", (8,)), "model.norm.weight": ("BF16", (4,))})
+    for text_only, size in ((False, 24), (True, 8)):
+        found = look_at(entry, where=Where(text_only=text_only)).weights
+        assert found == Weights(size, 0, 0, Basis.EXACT, "safetensors headers")
 
 
 def test_a_quantization_may_stand_in_a_file_of_its_own(tmp_path: Path) -> None:
@@ -53,25 +159,120 @@ def test_a_quantization_may_stand_in_a_file_of_its_own(tmp_path: Path) -> None:
 
 
 def test_a_gguf_file_is_quantized_already(tmp_path: Path) -> None:
-    assert look_at(Entry("m", str(tmp_path / "m.gguf"))) == Model(None, "gguf", name="m")
+    file = tmp_path / "m.gguf"
+    missing = f"the weights cannot be read: No such file or directory ({file})"
+    assert look_at(Entry("m", str(file))) == Model(None, "gguf", name="m", notes=(missing,))
+    file.write_bytes(b"GGUF")
+    weights = Weights(4, basis=Basis.ESTIMATED, source="the file's size")
+    assert look_at(Entry("m", str(file))) == Model(None, "gguf", name="m", weights=weights)
 
 
-def test_a_model_in_the_hubs_cache_is_read_without_the_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
-    cache = tmp_path / "models--org--m"
-    (cache / "refs").mkdir(parents=True)
-    (cache / "refs" / "main").write_text("abc\n")
-    assert config_file("org/m") is None
-    snapshot = cache / "snapshots" / "abc"
-    snapshot.mkdir(parents=True)
-    (snapshot / "config.json").write_text('{"max_position_embeddings": 2048}')
-    assert config_file("org/m") == snapshot / "config.json"
-    assert look_at(Entry("m", "org/m")) == Model(2048, name="m")
+def test_a_model_in_the_hubs_cache_is_read_at_the_revision_that_is_there(tmp_path: Path) -> None:
+    write(cached(tmp_path, "org/m") / "model.safetensors", glm_4_9b())
+    expected = Model(131072, None, (), "org/m", "abc", GLM.shape, EXACT)
+    assert look_at(Entry("org/m", "org/m"), environment={"HF_HUB_CACHE": str(tmp_path)}) == expected
+    here = Where(download_dir=str(tmp_path), revision="abc")
+    assert look_at(Entry("org/m", "org/m"), environment={}, where=here) == expected
 
 
-def test_a_model_that_is_nowhere_is_known_by_its_entry_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("HF_HUB_CACHE", raising=False)
-    monkeypatch.setenv("HF_HOME", str(tmp_path))
-    entry = find_model("glm-4-9b")
-    assert look_at(entry) == Model(131072, None, (), "glm-4-9b", "", entry.shape, entry.weights)
-    assert entry.weights == Weights(18_799_902_720, 16_315_842_560, 0, Basis.EXACT, "catalogue")
+def test_a_download_that_broke_off_falls_back_on_the_catalogue(tmp_path: Path) -> None:
+    snapshot = cached(tmp_path, GLM.model)
+    write(snapshot / "model-00001-of-00004.safetensors", {"model.norm.weight": ("BF16", (4096,))})
+    found = look_at(GLM, environment={"HF_HUB_CACHE": str(tmp_path)})
+    assert (found.weights, found.revision) == (GLM.weights, "abc")
+    assert found.notes == ("3 of 4 files of weights are not there, model-00002-of-00004.safetensors among them",)
+
+
+def test_a_model_that_is_nowhere_is_known_by_the_catalogue_alone(tmp_path: Path) -> None:
+    found = look_at(GLM, environment={"HF_HOME": str(tmp_path)})
+    assert found == Model(131072, None, (), "glm-4-9b", "", GLM.shape, GLM.weights)
+    assert GLM.weights == Weights(18_799_902_720, 16_315_842_560, 0, Basis.EXACT, "catalogue")
+
+
+def test_a_model_that_nobody_knows_is_unknown(tmp_path: Path) -> None:
+    assert look_at(Entry("org/m", "org/m"), environment={"HF_HOME": str(tmp_path)}) == Model(name="org/m")
+
+
+@contextmanager
+def shut(path: Path) -> Iterator[None]:
+    """Take the right to enter a folder away, also from a test that runs as root."""
+    path.chmod(0)
+    root = os.geteuid() == 0
+    if root:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        if root:
+            os.seteuid(0)
+        path.chmod(0o755)
+
+
+def test_a_folder_of_the_cache_without_permission_is_a_note(tmp_path: Path) -> None:
+    cached(tmp_path, GLM.model)
+    place = tmp_path / "models--zai-org--glm-4-9b-chat-hf"
+    with shut(place):
+        found = look_at(GLM, environment={"HF_HUB_CACHE": str(tmp_path)})
+    assert (found.shape, found.weights) == (GLM.shape, GLM.weights)
+    assert len(found.notes) == 1
+    assert found.notes[0].startswith("its files cannot be looked up: Permission denied (")
+
+
+def test_files_that_cannot_be_read_are_notes(tmp_path: Path) -> None:
+    entry = folder(tmp_path, GLM_CONFIG)
+    (tmp_path / "config.json").unlink()
+    (tmp_path / "config.json").mkdir()
+    assert look_at(entry).notes == (f"config.json cannot be read: Is a directory ({tmp_path / 'config.json'})",)
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Answer for the hub with GLM-4-9B's own facts, and remember the questions."""
+    questions: list[str] = []
+
+    def ask(model: str, **_: Any) -> hub.Answer:
+        questions.append(model)
+        return hub.Answer({**GLM_CONFIG, "model_type": "strange"}, {"BF16": 9_399_951_360}, "cafe", ("a note",))
+
+    monkeypatch.setattr(hub, "ask", ask)
+    return questions
+
+
+def test_the_hub_is_asked_for_what_nobody_here_knows(tmp_path: Path, asked: list[str]) -> None:
+    found = look_at(Entry("org/m", "org/m"), online=True, environment={"HF_HOME": str(tmp_path)})
+    linear = 18_799_902_720 - 4 * 151552 * 4096
+    weights = Weights(18_799_902_720, linear, 0, Basis.ESTIMATED, "the hub's metadata")
+    assert found == Model(131072, None, (), "org/m", "cafe", GLM.shape, weights, ("a note",))
+    assert asked == ["org/m"]
+
+
+def test_files_here_are_believed_before_the_hub(tmp_path: Path, asked: list[str]) -> None:
+    cached(tmp_path, "org/m", {**GLM_CONFIG, "model_type": "strange", "num_hidden_layers": 20})
+    found = look_at(Entry("org/m", "org/m"), online=True, environment={"HF_HUB_CACHE": str(tmp_path)})
+    assert found.shape is not None
+    assert found.weights is not None
+    assert (found.shape.num_hidden_layers, found.weights.loaded_bytes) == (20, 18_799_902_720)
+    assert (found.revision, asked) == ("abc", ["org/m"])
+
+
+@pytest.mark.parametrize(
+    ("entry", "environment"),
+    [
+        (GLM, {}),
+        (Entry("/m", "/m"), {}),
+        (Entry("s3://x/m", "s3://x/m"), {}),
+        (Entry("org/m", "org/m"), {"HF_HUB_OFFLINE": "1"}),
+        (Entry("org/m", "org/m"), {"TRANSFORMERS_OFFLINE": "yes"}),
+        (Entry("org/m", "org/m"), {"VLLM_USE_MODELSCOPE": "True"}),
+    ],
+)
+def test_the_hub_is_left_alone_where_it_is_not_needed_or_not_wanted(
+    tmp_path: Path, asked: list[str], entry: Entry, environment: dict[str, str]
+) -> None:
+    look_at(entry, online=True, environment={"HF_HOME": str(tmp_path), **environment})
+    assert asked == []
+
+
+def test_without_leave_nobody_is_asked(tmp_path: Path, asked: list[str]) -> None:
+    look_at(Entry("org/m", "org/m"), environment={"HF_HOME": str(tmp_path)})
+    assert asked == []

@@ -12,8 +12,9 @@ PURE = (
     "activation", "advice", "arguments", "asked", "budget", "caches", "calibration", "candidates", "cards", "case",
     "causes", "choice", "claims", "configuration", "crashes", "defaults", "diagnose", "ending", "estimate", "events",
     "facts", "failure", "figures", "foresight", "frames", "graphs", "inventory", "ladder", "logline", "machine",
-    "narration", "past", "phases", "planner", "progress", "recall", "record", "recurrent", "redaction", "rungs",
-    "settings", "shape", "share", "sizes", "start", "strategy", "term", "terms", "verdict", "visible",
+    "narration", "parameters", "past", "phases", "planner", "progress", "quantization", "recall", "record",
+    "recurrent", "redaction", "rungs", "settings", "shape", "share", "sizes", "start", "strategy", "tensors", "term",
+    "terms", "verdict", "visible",
 )  # fmt: skip
 ACTING = frozenset(
     {"os", "subprocess", "signal", "socket", "threading", "time", "random", "logging", "vllm", "torch", "asyncio"}
@@ -23,7 +24,8 @@ FILES_ARE_READ_BY = frozenset({"strategy", "arguments", "cards"})
 DOING = frozenset(
     f"autolaunch.{name}"
     for name in ("engine", "supervisor", "output", "probe", "warden", "sweep", "talk", "state", "hardware", "serving",
-                 "installation", "cli", "model", "wish", "nvml", "host", "cgroup", "deadline")
+                 "installation", "cli", "model", "wish", "hub", "snapshot", "weights",
+                 "nvml", "host", "cgroup", "deadline")
 )  # fmt: skip
 
 
