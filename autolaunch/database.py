@@ -11,6 +11,7 @@ writes one row, so that WAL gains nothing, and two hosts that share a home over 
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import stat
@@ -104,11 +105,18 @@ class Database:
             return found
 
     def _make(self) -> None:
-        """Make the folder and an empty file for this user only: SQLite itself would ask the umask."""
+        """Make the folder and an empty file for this user only; OSError where nothing can be written there.
+
+        SQLite itself would ask the umask, and would tell of a read-only disk only at the end of the first write.
+        """
+        folder = self.file.parent
         if not os.path.lexists(self.file):
-            self.file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             with contextlib.suppress(FileExistsError):
                 os.mknod(self.file, 0o600 | stat.S_IFREG)  # not open: closing it would drop another thread's locks
+        elif not os.access(folder, os.W_OK):
+            number = errno.EROFS if os.statvfs(folder).f_flag & os.ST_RDONLY else errno.EACCES
+            raise OSError(number, os.strerror(number))
 
     def _connect(self) -> sqlite3.Connection:
         import sqlite3  # noqa: PLC0415 - `autolaunch --version` needs no database

@@ -1,0 +1,240 @@
+"""The memory under what a host does to it: SIGKILL at any moment, a full disk, a read-only one, a file size limit."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from autolaunch.memory import Memory
+from autolaunch.past import Key
+from autolaunch.state import MEMORY_FILE
+from tests.process.stage import ROOT
+
+pytestmark = pytest.mark.process
+
+BEGIN = """
+import sys
+from pathlib import Path
+from autolaunch.failure import Failure, Kind
+from autolaunch.figures import Effective
+from autolaunch.memory import Memory
+from autolaunch.past import Key, Outcome
+from autolaunch.settings import Settings
+
+def say(text):
+    print("told", text, flush=True)
+
+def start(seconds):
+    failure = Failure(Kind.KV_TOO_SMALL, line="x" * 1500)
+    return Outcome(Settings(0.9), failure, Effective(), seconds=seconds, wish="w")
+
+folder = Path(sys.argv[1])
+key = Key("glm-4-9b", card=sys.argv[2])
+"""
+WRITE_FOR_EVER = """
+number = int(sys.argv[3])
+while True:
+    number += 1
+    Memory.open(folder, say).add(key, start(number))
+    print(number, flush=True)
+"""
+LAUNCH = """
+memory = Memory.open(folder, say)
+print("known", len(memory.past(key).outcomes), flush=True)
+for number in range(int(sys.argv[3])):
+    memory.add(key, start(number))
+print("known", len(memory.past(key).outcomes), flush=True)
+print("goes on", flush=True)
+"""
+
+
+def python(code: str, *args: object) -> list[str]:
+    return [sys.executable, "-c", BEGIN + code, *map(str, args)]
+
+
+def run(words: list[str], *, before: str = "") -> list[str]:
+    """Run a launch in a mount namespace of its own, after shell commands; return its lines."""
+    if before:
+        words = ["unshare", "--mount", "sh", "-ec", f'{before}; exec "$@"', "sh", *words]
+    done = subprocess.run(words, env=ENVIRONMENT, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()
+
+
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
+
+
+def may_mount() -> bool:
+    try:
+        words = ["unshare", "--mount", "sh", "-ec", "mount -t tmpfs none /mnt"]
+        return subprocess.run(words, capture_output=True, check=False).returncode == 0
+    except OSError:
+        return False
+
+
+needs_mounts = pytest.mark.skipif(not may_mount(), reason="no mount namespace is permitted here")
+
+
+def lines_of(process: subprocess.Popen[str]) -> list[str]:
+    """Kill a writer and return its whole lines: only those were acknowledged."""
+    process.kill()
+    text = process.communicate()[0]
+    return text[: text.rfind("\n") + 1].splitlines()
+
+
+def check(folder: Path) -> None:
+    """A second opinion from SQLite itself."""
+    with sqlite3.connect(folder / MEMORY_FILE) as db:
+        assert db.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+
+
+def test_whatever_was_remembered_outlives_sigkill_at_any_moment(tmp_path: Path) -> None:
+    """Two writers at once, killed 8 times each: every row that was told is there, and at most one besides."""
+    chance = random.Random(20260101)
+    acknowledged: dict[str, list[float]] = {"one": [], "two": []}
+    warnings: list[str] = []
+    for _ in range(8):
+        writers = {
+            card: subprocess.Popen(
+                python(WRITE_FOR_EVER, tmp_path, card, int(max(known, default=0)) + 1),
+                env=ENVIRONMENT, cwd=ROOT, stdout=subprocess.PIPE, text=True,
+            )
+            for card, known in acknowledged.items()
+        }  # fmt: skip
+        for writer in writers.values():
+            assert writer.stdout is not None
+            writer.stdout.readline()
+        time.sleep(chance.uniform(0, 0.15))  # a random moment, not a wait for anything
+        for card, writer in writers.items():
+            told = {float(line) for line in lines_of(writer)}  # a warning is no number
+            outcomes = Memory(tmp_path, warnings.append).past(Key("glm-4-9b", card=card)).outcomes
+            there = [outcome.seconds for outcome in outcomes]
+            assert {number for number in told if number >= min(there)} <= set(there), "acknowledged, and gone"
+            assert len({*there} - told - {*acknowledged[card]}) <= 1
+            assert len(set(there)) == len(there)
+            acknowledged[card] = there
+        check(tmp_path)
+    assert warnings == []
+    assert min(len(known) for known in acknowledged.values()) >= 8
+    assert [path.name for path in tmp_path.iterdir() if "damaged" in path.name] == []
+
+
+def test_a_beginning_that_is_killed_at_any_moment_is_no_damage(tmp_path: Path) -> None:
+    chance = random.Random(20260102)
+    began = []
+    for n in range(12):
+        folder = tmp_path / str(n)
+        code = "print(0, flush=True); Memory.open(folder, say); print(1, flush=True); import time; time.sleep(600)"
+        writer = subprocess.Popen(
+            python(code, folder, "card"), env=ENVIRONMENT, cwd=ROOT, stdout=subprocess.PIPE, text=True
+        )
+        assert writer.stdout is not None
+        assert writer.stdout.readline() == "0\n"
+        time.sleep(chance.uniform(0, 0.03))  # a random moment, not a wait for anything
+        began.append(lines_of(writer))
+        lines = run(python(LAUNCH, folder, "card", 1))
+        assert lines == ["known 0", "known 1", "goes on"]
+        check(folder)
+    assert [] in began, "none was killed in time"
+
+
+@needs_mounts
+@pytest.mark.parametrize("pages", [0, 3, 8, 16])
+def test_a_full_disk_costs_the_memory_and_not_the_launch(tmp_path: Path, pages: int) -> None:
+    full = f"mount -t tmpfs -o size=96k none {tmp_path}; dd if=/dev/zero of={tmp_path}/full bs=4k count={23 - pages}"
+    full += f" 2>/dev/null; mkdir {tmp_path}/state"
+    lines = run(python(LAUNCH, tmp_path / "state", "card", 40), before=full)
+    told = [line for line in lines if line.startswith("told")]
+    assert len(told) == 1
+    assert told[0].startswith(f"told the memory of earlier starts cannot be written: {tmp_path}/state/{MEMORY_FILE}: ")
+    assert told[0].split(": ")[-1] in ("database or disk is full", "disk I/O error", "No space left on device")
+    assert lines[-1] == "goes on"
+
+
+@needs_mounts
+def test_a_disk_that_is_no_longer_full_is_written_again_and_nothing_was_lost(tmp_path: Path) -> None:
+    code = """
+memory = Memory.open(folder, say)
+memory.add(key, start(1))
+ballast = folder / "ballast"
+with ballast.open("wb", buffering=0) as file:
+    try:
+        while file.write(bytes(4096)): pass
+    except OSError: pass
+for number in range(100, 140):
+    memory.add(key, start(number))
+kept = len(memory.past(key).outcomes)
+ballast.unlink()
+memory.add(key, start(2))
+seconds = [outcome.seconds for outcome in memory.past(key).outcomes]
+print(seconds[0], seconds[-1], len(seconds) == kept + 1, kept < 41)
+"""
+    lines = run(python(code, tmp_path, "card"), before=f"mount -t tmpfs -o size=256k none {tmp_path}")
+    assert lines[0].startswith("told the memory of earlier starts cannot be written")
+    assert lines[1:] == ["2.0 1.0 True True"]
+
+
+@needs_mounts
+def test_a_read_only_disk_is_read_and_told_once(tmp_path: Path) -> None:
+    assert run(python(LAUNCH, tmp_path, "card", 3)) == ["known 0", "known 3", "goes on"]
+    lines = run(python(LAUNCH, tmp_path, "card", 3), before=f"mount --bind -o ro {tmp_path} {tmp_path}")
+    said = f"{tmp_path}/{MEMORY_FILE}: Read-only file system"
+    assert lines == [f"told the memory of earlier starts cannot be written: {said}", "known 3", "known 3", "goes on"]
+
+
+@needs_mounts
+def test_a_read_only_disk_without_a_memory_is_told_once(tmp_path: Path) -> None:
+    folder = tmp_path / "state"
+    lines = run(python(LAUNCH, folder, "card", 3), before=f"mount --bind -o ro {tmp_path} {tmp_path}")
+    said = f"told the memory of earlier starts cannot be written: {folder}/{MEMORY_FILE}: Read-only file system"
+    assert lines == [said, "known 0", "known 0", "goes on"]
+
+
+@needs_mounts
+def test_a_damaged_file_on_a_read_only_disk_stays_and_is_told_once(tmp_path: Path) -> None:
+    (tmp_path / MEMORY_FILE).write_text("garbage" * 1000)
+    lines = run(python(LAUNCH, tmp_path, "card", 3), before=f"mount --bind -o ro {tmp_path} {tmp_path}")
+    said = f"told the memory of earlier starts cannot be written: {tmp_path}/{MEMORY_FILE}: Read-only file system"
+    assert lines == [said, "known 0", "known 0", "goes on"]
+
+
+def test_a_limit_on_the_size_of_files_costs_the_memory_and_not_the_launch(tmp_path: Path) -> None:
+    limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (40960, 40960))\n"
+    lines = run(python(limit + LAUNCH, tmp_path, "card", 40))
+    assert lines[0] == "known 0"
+    assert lines[1].startswith("told the memory of earlier starts cannot be written: ")
+    assert 0 < int(lines[2].split()[1]) < 40
+    assert lines[3:] == ["goes on"]
+    check(tmp_path)
+
+
+def test_a_writer_that_is_stopped_in_its_write_is_waited_for_a_few_seconds(tmp_path: Path) -> None:
+    """The lock of a process that lives stands; the launch goes on without its row."""
+    hold = """
+import time
+memory = Memory.open(folder, say)
+def work(db):
+    print("writing", flush=True)
+    time.sleep(600)
+memory._database.write(work)
+"""
+    Memory.open(tmp_path, print)
+    writer = subprocess.Popen(python(hold, tmp_path, "card"), env=ENVIRONMENT, cwd=ROOT, stdout=subprocess.PIPE)
+    assert writer.stdout is not None
+    assert writer.stdout.readline() == b"writing\n"
+    writer.send_signal(signal.SIGSTOP)
+    hurried = "from autolaunch import database; database.BUSY_S = 0.2\n"
+    lines = run(python(hurried + LAUNCH, tmp_path, "card", 1))
+    said = f"told the memory of earlier starts cannot be written: {tmp_path}/{MEMORY_FILE}: database is locked"
+    assert lines == [said, "known 0", "known 0", "goes on"]
+    writer.kill()
+    writer.wait()
+    assert run(python(LAUNCH, tmp_path, "card", 1)) == ["known 0", "known 1", "goes on"]
