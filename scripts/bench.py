@@ -3,6 +3,7 @@
 start   from the command to the engine's exec; from the engine's decisive line to the next engine's start
 output  memory of the supervisor after 200 MB of engine output, and time against a plain reader of the same output
 real    seconds to READY of a real vLLM under autolaunch against the same command by hand (needs the engine)
+memory  the memory model against records of real starts (--records FILE), by card and by kind of model
 """
 
 from __future__ import annotations
@@ -248,6 +249,11 @@ PARTS = {
 
 def main() -> None:
     """Run the parts that were named; without a name those that need no engine."""
+    if sys.argv[1:2] == ["memory"]:
+        import bench_memory  # noqa: PLC0415 - reads records that the other parts do not need
+
+        bench_memory.main(sys.argv[2:])
+        return
     names = sys.argv[1:] or ["start", "output"]
     for name in names:
         if name not in PARTS:
