@@ -19,7 +19,7 @@ HUGE_CARD_BYTES = 160 * GIB
 """From here on releases since 0.28 batch 16384 tokens."""
 
 LARGEST_GRAPH = 512
-"""The largest batch that a CUDA graph is captured for by default."""
+"""The largest batch with a CUDA graph by default; twice that on compute capability 10 and for gpt-oss."""
 
 
 class Era(IntEnum):
@@ -89,7 +89,7 @@ def resolve(settings: Settings, situation: Situation) -> Resolved:
     tokens = settings.max_num_batched_tokens or usual_batched_tokens(device, engine, length=length)
     seqs = settings.max_num_seqs or min(usual_seqs(device, engine), tokens)
     eager, on_host = bool(settings.enforce_eager), device.kind is DeviceKind.CPU
-    sizes = () if eager or on_host else _captured(settings, engine, seqs=seqs, tokens=tokens)
+    sizes = () if eager or on_host else _captured(settings, situation, seqs=seqs, tokens=tokens)
     return Resolved(
         era=Era.of(engine),
         certain=engine.release is not None,
@@ -142,13 +142,19 @@ def _captures_whole(engine: Engine) -> bool:
     return engine.release is None or engine.release >= (0, 11)
 
 
-def _captured(settings: Settings, engine: Engine, *, seqs: int, tokens: int) -> tuple[int, ...]:
+def _captured(settings: Settings, situation: Situation, *, seqs: int, tokens: int) -> tuple[int, ...]:
     if settings.cudagraph_capture_sizes is not None:
         return settings.cudagraph_capture_sizes
-    release = engine.release or (0, 99)
+    release = situation.engine.release or (0, 99)
     if release < (0, 8):
         return tuple(size for size in (1, 2, 4, *range(8, 257, 8)) if size <= -(-seqs // 8) * 8)
     if release < (0, 12):
         return tuple(size for size in (1, 2, 4, *range(8, 513, 8)) if size <= tokens)
-    most = min(2 * seqs, LARGEST_GRAPH, tokens)
+    most = min(2 * seqs, _largest(situation), tokens)
     return tuple(size for size in (1, 2, 4, *range(8, 256, 8), *range(256, most + 1, 16)) if size <= most)
+
+
+def _largest(situation: Situation) -> int:
+    shape, capability = situation.model.shape, situation.device.compute_capability
+    wider = (capability or (0, 0))[0] == 10 or (shape is not None and "GptOss" in shape.architecture)
+    return LARGEST_GRAPH * (2 if wider else 1)

@@ -67,7 +67,7 @@ def estimate(found: Subject, settings: Settings, situation: Situation) -> Parts:
     """Work out every term of one start."""
     shape, device = found.shape, situation.device
     run = resolve(settings, situation)
-    loaded = weights(found.model, found.weights, settings, run)
+    loaded = weights(found.model, found.weights, settings, device, run)
     return Parts(
         outside=outside(device, run),
         weights=loaded,

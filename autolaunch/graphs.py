@@ -15,7 +15,12 @@ from autolaunch.terms import MIB
 
 def charged(shape: Shape, device: Device, run: Resolved) -> Term:
     """Return what the engine subtracts for graphs: nothing before 0.21."""
-    if not run.capture_sizes or run.era < Era.GRAPHS_CHARGED:
+    return _tried(shape, device, run) if run.era >= Era.GRAPHS_CHARGED else NOTHING
+
+
+def _tried(shape: Shape, device: Device, run: Resolved) -> Term:
+    """Return the engine's own estimate, from the first graphs that it captures."""
+    if not run.capture_sizes:
         return NOTHING
     if run.era >= Era.V2_RUNNER:
         graphs = shape.num_hidden_layers * max(1, run.full_graphs) * MIB
@@ -49,14 +54,15 @@ def captured(shape: Shape, device: Device, run: Resolved) -> Term:
 def trial(shape: Shape, device: Device, run: Resolved) -> Term:
     """Return what trying the graphs takes in the profile run (0.19 on): a small KV cache, and the first graphs.
 
-    The cache has a block for each sequence of the largest graph: 0.31 GiB for GLM-4-9B (0.95 GiB in all when it ran
-    out of memory on 0.24), 24.5 GiB for a hybrid whose blocks hold 51 MB of state.
+    The cache has a block for each place of the largest graph (in the second runner for each of its sequences): 0.31
+    GiB for GLM-4-9B (0.95 GiB in all when it ran out of memory on 0.24), 24.5 GiB for a hybrid with 51 MB a block.
     """
     if not run.capture_sizes or not run.estimates_graphs:
         return NOTHING
     block = block_bytes(shape, ranks=run.ranks, cache_bytes=run.cache_bytes)
-    cache = max(run.capture_sizes) * block
-    first = charged(shape, device, run)
+    places = max(run.capture_sizes)
+    cache = block * (min(places, run.max_num_seqs) if run.era >= Era.V2_RUNNER else places)
+    first = _tried(shape, device, run)
     likely = cache + first.bytes + 0.3 * GIB
     return estimated(likely, cache + 0.5 * first.low, likely + first.above)
 

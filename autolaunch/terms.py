@@ -7,9 +7,11 @@ Pure. Formulae and constants were fitted on public start-up logs of vLLM 0.6 to 
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 from autolaunch.defaults import Era, Resolved
 from autolaunch.facts import GIB, Basis, Device, Model, Weights
+from autolaunch.quantization import quantized
 from autolaunch.settings import Settings
 from autolaunch.shape import CacheKind, Shape
 from autolaunch.term import Term, estimated
@@ -39,22 +41,34 @@ def outside(device: Device, run: Resolved) -> Term:
     return estimated(usual * GIB, least * GIB, most * GIB)
 
 
-def weights(model: Model, known: Weights, settings: Settings, run: Resolved) -> Term:
+def weights(model: Model, known: Weights, settings: Settings, device: Device, run: Resolved) -> Term:
     """Return one rank's share of the weights as the engine loads them.
 
     Checkpoints load to their tensors' bytes within 0.04 GiB, and the table of rotary positions beside them. Kernels
     for 4 bits repack (AWQ 0.14 GiB more), replicated layers add a little to a rank's share.
     """
-    bare = _requantized(known, settings.quantization, model) / run.ranks
-    loaded = bare + (0 if known.basis is Basis.MEASURED else _rotary(model) + _extras(model))
-    low, high = bare - 0.05 * GIB, loaded + 0.06 * GIB
-    if model.quantization or settings.quantization:
-        high = loaded * 1.02 + 0.2 * GIB
-    if model.shape is not None and (model.shape.vision or run.ranks > 1):
-        high += 0.4 * GIB
-    if known.basis is not Basis.ESTIMATED and settings.quantization is None:
-        return Term(int(loaded), int(low), int(high), known.basis)
-    return estimated(loaded, loaded * 0.98 - 0.05 * GIB, high * 1.03)
+    kept = _kept(known, settings.quantization, model, device)
+    bare = kept.loaded_bytes / run.ranks
+    loaded = bare + (0 if kept.basis is Basis.MEASURED else _rotary(model) + _extras(model))
+    over, under = _spread(loaded, model, settings, run)
+    if known.basis is Basis.ESTIMATED:
+        over, under = over + 0.03 * loaded, under + 0.02 * loaded
+    return Term(int(loaded), int(bare - under), int(loaded + over), kept.basis)
+
+
+def _spread(loaded: float, model: Model, settings: Settings, run: Resolved) -> tuple[float, float]:
+    """Return by how much the engine's figure may be over and under what was worked out."""
+    over, under = 0.06 * GIB, 0.05 * GIB
+    if model.quantization is not None:
+        over = 0.02 * loaded + 0.2 * GIB
+    elif settings.quantization is not None:
+        over, under = 0.02 * loaded + 0.05 * GIB, 0.01 * loaded + 0.05 * GIB
+    shape = model.shape
+    if shape is not None and (shape.vision or (run.ranks > 1 and (shape.experts or shape.has(CacheKind.LATENT)))):
+        over += 0.4 * GIB
+    elif run.ranks > 1:
+        over += 0.1 * GIB
+    return over, under
 
 
 def _rotary(model: Model) -> int:
@@ -75,15 +89,12 @@ def _extras(model: Model) -> float:
     return 0.2 * GIB if model.shape is not None and model.shape.vision else 0
 
 
-def _requantized(known: Weights, method: str | None, model: Model) -> float:
-    """Return the bytes after `--quantization`: one byte a weight plus scales for FP8, half a byte for 4 bits.
-
-    Embeddings and the output head stay as they are. GLM-4-9B: 17.56 GiB, with fp8 10.02.
-    """
+def _kept(known: Weights, method: str | None, model: Model, device: Device) -> Weights:
+    """Return the weights after `--quantization`; as they are where they are quantized already."""
     if method is None or model.quantization is not None:
-        return known.loaded_bytes
-    share = {"fp8": 0.5, "bitsandbytes": 0.27}.get(method)
-    return known.loaded_bytes - (0 if share is None else known.linear_bytes * (1 - share))
+        return known
+    found = quantized(known, method, capability=device.compute_capability)
+    return found or replace(known, basis=Basis.ESTIMATED)
 
 
 def non_torch(shape: Shape, device: Device, run: Resolved) -> Term:

@@ -9,7 +9,7 @@ import pytest
 from autolaunch.defaults import Era, Resolved, cache_value_bytes, resolve, usual_batched_tokens, usual_seqs
 from autolaunch.facts import GIB, Device, DeviceKind, Engine, Model, Situation
 from autolaunch.settings import AUTO, Settings
-from tests.unit.starts import A100, GLM, H100, RTX_4090
+from tests.unit.starts import A100, GLM, GPT_OSS_20B, H100, RTX_4090, run
 
 B200 = Device(DeviceKind.CUDA, "NVIDIA B200", int(178.3 * GIB), None, (10, 0))
 HOST = Device(DeviceKind.CPU, "host memory, node 0", 256 * GIB)
@@ -109,6 +109,12 @@ def test_the_capture_sizes_are_those_that_logs_of_the_release_name(
     """51 piecewise and 51 or 35 whole graphs in 0.19 to 0.30, 67 in 0.10, 35 in V0."""
     found = resolved(version, **settings)
     assert (len(found.capture_sizes), found.full_graphs, max(found.capture_sizes, default=0)) == graphs
+
+
+def test_gpt_oss_and_blackwell_capture_batches_twice_as_large() -> None:
+    """83 sizes in the logs of gpt-oss-20b on two H100."""
+    assert len(run(GPT_OSS_20B, H100, "0.19.0").capture_sizes) == 83
+    assert max(resolved("0.30.0", device=B200).capture_sizes) == 1024
 
 
 def test_fewer_batched_tokens_than_sequences_are_fewer_sequences() -> None:

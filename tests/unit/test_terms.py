@@ -43,7 +43,7 @@ def holds(term: Term, gib: float, *, within: float) -> bool:
 def loaded(model: Model, known: Weights, card: Card = H100, **settings: Any) -> Term:
     """Return the weights of one rank."""
     assert model.shape is not None
-    return weights(model, known, Settings(**settings), run(model.shape, card, "0.24.0", **settings))
+    return weights(model, known, Settings(**settings), card.device(), run(model.shape, card, "0.24.0", **settings))
 
 
 @pytest.mark.parametrize(
