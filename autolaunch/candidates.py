@@ -1,7 +1,6 @@
 """What could be started: every combination of a strategy's concessions, its share of the memory, what fits in it.
 
-Pure. Owns the space that a plan is chosen from and the three views of a budget: likely, safe (every term at the
-worst of nine starts in ten) and hopeful (at the best). Which candidate is the best is `planner`'s to say.
+Pure. Owns the space that a plan is chosen from. Which candidate is the best is `planner`'s to say.
 """
 
 from __future__ import annotations
@@ -9,30 +8,21 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from enum import Enum
 from typing import Any
 
-from autolaunch.budget import Budget, Demand, Term, predict
+from autolaunch.budget import Budget, Demand, predict
 from autolaunch.case import RAISING, Case, Effort, Limits
-from autolaunch.defaults import resolve
 from autolaunch.facts import GIB, DeviceKind, Situation
 from autolaunch.failure import Failure, Kind
 from autolaunch.figures import Effective
+from autolaunch.foresight import View, foretell, need_of
 from autolaunch.ladder import Climb
 from autolaunch.past import Outcome, Past, refusal
 from autolaunch.rungs import RUNGS
 from autolaunch.settings import AUTO, Settings
-from autolaunch.shape import kv_bytes, tokens_in
+from autolaunch.shape import LONGEST, Shape
 from autolaunch.share import STEP, down, host_share, margin, memory_cap, up
 from autolaunch.strategy import Rung, Strategy
-
-
-class View(Enum):
-    """How the spread of every term is read."""
-
-    SAFE = "safe"
-    LIKELY = "likely"
-    HOPEFUL = "hopeful"
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +127,7 @@ def _candidate(question: Question, settings: Settings, pain: Mapping[str, int]) 
     settings, budget = with_share(question, settings)
     if budget is None:
         return None
-    return Candidate(settings, pain, budget, {view: _context(question, settings, budget, view) for view in View})
+    return Candidate(settings, pain, budget, _contexts(question, settings, budget))
 
 
 def refused(question: Question, settings: Settings) -> bool:
@@ -208,48 +198,41 @@ def top_share(question: Question, budget: Budget) -> float:
 # What fits
 
 
-def _of(term: Term, view: View) -> int:
-    return {View.SAFE: term.high, View.LIKELY: term.bytes, View.HOPEFUL: term.low}[view]
+def _contexts(question: Question, settings: Settings, budget: Budget) -> Mapping[View, int | None]:
+    """Return the context in tokens at each view, None where the start fails or a pinned context does not fit."""
+    need = need_of(Demand(settings.changed(max_model_len=AUTO), question.situation), _shape(question))
+    foretold = foretell(budget, need)
+    kinds = {
+        View.LIKELY: foretold.kind,
+        View.PESSIMISTIC: foretold.pessimistic,
+        View.OPTIMISTIC: foretold.optimistic,
+    }
+    pools = {view: view.left(budget.kv_cache) for view in View}
+    return {view: _context(question, settings, pools[view]) if kinds[view] is Kind.OK else None for view in View}
 
 
-def pool_of(budget: Budget, view: View) -> int:
-    """Return the bytes of the KV cache at a view."""
-    pool = budget.kv_cache
-    return {View.SAFE: pool.low, View.LIKELY: pool.bytes, View.HOPEFUL: pool.high}[view]
-
-
-def _context(question: Question, settings: Settings, budget: Budget, view: View) -> int | None:
-    """Return the context in tokens that a view gives, None where the start fails or a pinned context does not fit."""
-    free = budget.total_bytes if budget.free_bytes is None else budget.free_bytes
-    left, pool = free - _of(budget.outside, view), pool_of(budget, view)
-    if _of(budget.weights, view) + _of(budget.activation, view) > left or pool <= 0:
-        return None
-    if budget.requested_bytes > left and not question.situation.engine.is_v0:
-        return None
+def _context(question: Question, settings: Settings, pool: int) -> int | None:
     full = question.full
     if full is not None and needed(question, settings, full) <= pool:
         return full
     if question.pinned_context is not None:
         return None
-    return min(holds(question, settings, pool), full or 1 << 40) or None
+    return min(holds(question, settings, pool), full or LONGEST) or None
 
 
 def needed(question: Question, settings: Settings, length: int) -> int:
     """Return the KV cache in bytes for all requests of `length` tokens that are wished at once."""
-    return kv_bytes(_shape(question), length, **_cache(question, settings)) * question.limits.concurrency
+    need = need_of(Demand(settings.changed(max_model_len=length), question.situation), _shape(question))
+    return need.needed_bytes * question.limits.concurrency
 
 
 def holds(question: Question, settings: Settings, pool: int) -> int:
     """Return the longest context in tokens of which a pool in bytes holds as many requests as are wished."""
-    return tokens_in(_shape(question), pool // question.limits.concurrency, **_cache(question, settings))
+    need = need_of(Demand(settings.changed(max_model_len=AUTO), question.situation), _shape(question))
+    return need.fitting(pool // question.limits.concurrency)
 
 
-def _shape(question: Question) -> Any:
+def _shape(question: Question) -> Shape:
     shape = question.situation.model.shape
     assert shape is not None, "asked only where the shape is known"
     return shape
-
-
-def _cache(question: Question, settings: Settings) -> dict[str, int]:
-    run = resolve(settings, question.situation)
-    return {"ranks": run.ranks, "cache_bytes": run.cache_bytes, "batched_tokens": run.max_num_batched_tokens}

@@ -4,67 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import json
-import math
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 
 from autolaunch import __version__
-from autolaunch.arguments import split
+from autolaunch.cli_options import Capability, ServeCommand, Size, launching, option
 from autolaunch.errors import AutolaunchError, ExitCode, WishError
-from autolaunch.sizes import gib, parse_bytes, parse_count
+from autolaunch.sizes import gib
 
-LATER = ("plan", "history", "systemd", "logs", "report")
+LATER = ("history", "systemd", "logs", "report")
 """Names kept for commands to come, so that none of them is ever taken for a model."""
-
-
-class Size(click.ParamType):  # type: ignore[type-arg]  # generic only since click 8.2
-    """An amount of memory with its unit."""
-
-    name = "size"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Return bytes."""
-        try:
-            return value if isinstance(value, int) else parse_bytes(value)
-        except ValueError as error:
-            self.fail(str(error), param, ctx)
-
-
-class Seconds(click.ParamType):  # type: ignore[type-arg]  # generic only since click 8.2
-    """A bound of time."""
-
-    name = "seconds"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Return seconds, finite and at least 1."""
-        try:
-            seconds = float(value)
-        except ValueError:
-            seconds = math.nan
-        if not 1 <= seconds < math.inf:
-            self.fail(f"{value} is not a number of seconds, at least 1", param, ctx)
-        return seconds
-
-
-class Tokens(click.ParamType):  # type: ignore[type-arg]  # generic only since click 8.2
-    """A number of tokens, as vLLM reads it."""
-
-    name = "tokens"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Return the count, at least 1."""
-        try:
-            count = value if isinstance(value, int) else parse_count(value)
-        except ValueError as error:
-            self.fail(str(error), param, ctx)
-        if count < 1:
-            self.fail(f"{value} is not at least 1", param, ctx)
-        return count
 
 
 class Group(click.Group):
@@ -83,38 +37,6 @@ class Group(click.Group):
         return super().parse_args(ctx, args or ["--help"])
 
 
-class ServeCommand(click.Command):
-    """A command that keeps the engine's options apart from its own, wherever they stand."""
-
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Take the engine's tokens out before click looks at the rest."""
-        own = {
-            name: not getattr(p, "is_flag", False)
-            for p in self.params
-            for name in p.opts
-            if isinstance(p, click.Option)
-        }
-        parts = split(args, {**own, "--help": False, "-h": False})
-        _refuse_empty(parts.own)
-        if parts.stray:
-            raise WishError(
-                f"unexpected argument {parts.stray[0]!r} behind the model {parts.model!r}",
-                hint="an engine option's values follow the option; behind -- everything goes to the engine as it is",
-            )
-        ctx.meta["engine_args"] = parts.engine
-        ctx.meta["model"] = parts.model
-        return super().parse_args(ctx, list(parts.own))
-
-
-def _refuse_empty(own: Sequence[str]) -> None:
-    """Raise `WishError` for an option of ours with an empty value; what --engine needs is said elsewhere."""
-    for index, token in enumerate(own):
-        name, given, value = token.partition("=")
-        empty = (given and not value) or own[index + 1 : index + 2] == ("",)
-        if token.startswith("--") and empty and name != "--engine":
-            raise WishError(f"{name} is given an empty value", hint="give a value, or leave the option out")
-
-
 @click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, message="autolaunch %(version)s")
 def cli() -> None:
@@ -127,59 +49,40 @@ def cli() -> None:
     """
 
 
-def _option(name: str, **more: Any) -> Callable[[Any], Any]:
-    variable = "AUTOLAUNCH_" + name.removeprefix("--").replace("-", "_").upper()
-    return click.option(name, envvar=variable, show_envvar=False, **more)
-
-
 @cli.command(cls=ServeCommand, context_settings={"help_option_names": ["-h", "--help"]})
-@_option("--engine", metavar="CMD", help="Command that starts vLLM's OpenAI server; arguments are appended.")
-@_option("--engine-version", metavar="V", help="The engine's vLLM version, where its metadata cannot be read.")
-@_option("--strategy", default="default", show_default=True, metavar="NAME|FILE", help="The ladder.")
-@_option("--record", type=click.Path(path_type=Path, dir_okay=False), help="Append one JSON line per event.")
-@_option("--check", is_flag=True, help="Bring it up, prove it, print the command line, stop it.")
-@_option(
-    "--max-attempts",
-    type=click.IntRange(1, 1000),
-    help="Engine starts until it is up. [default: the strategy's]",
-)
-@_option(
-    "--start-timeout",
-    type=Seconds(),
-    default=3600.0,
-    show_default=True,
-    metavar="S",
-    help="Bound of one start.",
-)
-@_option("--stall-timeout", type=Seconds(), default=300.0, show_default=True, metavar="S",
-         help="Bound of silence without processor use in a start.")  # fmt: skip
-@_option(
-    "--min-context",
-    type=Tokens(),
-    help="Floor of a fitted context. [default: 4096, a last resort may go below]",
-)
-@_option("--max-context", type=Tokens(), help="Cap of a fitted context.")
-@_option("--concurrency", type=click.IntRange(1), default=1, show_default=True, metavar="N",
-         help="Full-length requests that must fit at once.")  # fmt: skip
-@_option("--memory", type=Size(), metavar="SIZE", help='Absolute budget per GPU, for example "22GiB".')
-@_option("--state-dir", type=click.Path(path_type=Path, file_okay=False), help="Where logs and records are kept.")
-@_option("--no-memory", is_flag=True, help="Neither read nor write remembered outcomes.")
-@_option("--no-prove", is_flag=True, help="READY at /health already, without a real completion.")
-@_option("--engine-log", type=click.Choice(["file", "inherit"]), default="file", show_default=True,
-         help="inherit: show the engine's output here as well.")  # fmt: skip
-@_option(
-    "--log-format",
-    type=click.Choice(["console", "json"]),
-    default="console",
-    show_default=True,
-    help="For stderr.",
-)
+@launching
 @click.pass_context
 def serve(ctx: click.Context, /, **chosen: Any) -> None:
     """Serve MODEL: a catalogue alias, a hub id or a folder. Every option not listed here goes to vLLM unchanged."""
-    from autolaunch.serving import Options, start  # noqa: PLC0415 - `--help` needs none of it
+    from autolaunch.options import Options  # noqa: PLC0415
+    from autolaunch.serving import start  # noqa: PLC0415 - `--help` needs none of it
 
     raise SystemExit(int(start(ctx.meta["model"], ctx.meta["engine_args"], Options(**chosen))))
+
+
+@cli.command(cls=ServeCommand, context_settings={"help_option_names": ["-h", "--help"]})
+@launching
+@option("--gpu", metavar="NAME", help='Plan for this card, which need not be here: "RTX 4090".')
+@option("--gpu-memory-total", type=Size(), metavar="SIZE", help="Plan for a card of this size, as CUDA counts it.")
+@option("--gpu-memory-free", type=Size(), metavar="SIZE", help="What is free of it. [default: all, or as measured]")
+@option("--compute-capability", type=Capability(), metavar="X.Y", help="Of the card of --gpu-memory-total.")
+@option("--json", "as_json_", is_flag=True, help="One JSON object.")
+@click.pass_context
+def plan(ctx: click.Context, /, **chosen: Any) -> None:
+    """Say what would be started for MODEL and where the memory goes, before any download, without starting anything."""
+    from autolaunch import planning  # noqa: PLC0415
+    from autolaunch.options import Options  # noqa: PLC0415
+
+    imagined = planning.Imagined(
+        gpu=chosen.pop("gpu"),
+        total_bytes=chosen.pop("gpu_memory_total"),
+        free_bytes=chosen.pop("gpu_memory_free"),
+        capability=chosen.pop("compute_capability"),
+    )
+    as_json_ = chosen.pop("as_json_")
+    options = Options(**chosen)
+    code = planning.plan(ctx.meta["model"], ctx.meta["engine_args"], options, imagined=imagined, as_json_=as_json_)
+    raise SystemExit(int(code))
 
 
 @cli.command()
@@ -223,8 +126,8 @@ def models() -> None:
 
 
 @cli.command()
-@_option("--engine", metavar="CMD", help="The engine to look at.")
-@_option("--state-dir", type=click.Path(path_type=Path, file_okay=False), help="The state folder to look at.")
+@option("--engine", metavar="CMD", help="The engine to look at.")
+@option("--state-dir", type=click.Path(path_type=Path, file_okay=False), help="The state folder to look at.")
 def doctor(engine: str | None, state_dir: Path | None) -> None:
     """Say what autolaunch finds here: engine, memory, state folder."""
     from autolaunch import hardware  # noqa: PLC0415

@@ -44,13 +44,13 @@ Line = tuple[str, str]
 def narrate(event: record.Event, scene: Scene, command: Sequence[str] = ()) -> list[Line]:
     """Return the lines for an event; `command` is the plain command line, shown when the engine came up."""
     match event:
-        case record.Planned():
-            return []
+        case record.Planned(why=why):
+            return [("dim", f"  plan: {text}") for text in why]
         case record.Attempted(n, _, _, settings, climbing):
             bound = f"of at most {scene.max_attempts}"
             counted = f"{n} {bound}" if climbing in (0, n) else f"{n} ({climbing} {bound} since it last served)"
             return [
-                ("", f"attempt {counted}: {_settings(settings, scene.pins)}"),
+                ("", f"attempt {counted}: {settings_text(settings, scene.pins)}"),
                 ("dim", f"  engine log: {scene.log_folder}/attempt-{n}.log"),
             ]
         case record.Failed(n, seconds, _, failure):
@@ -104,7 +104,7 @@ def _came_up(event: record.CameUp, scene: Scene, command: Sequence[str]) -> list
     said = _effective(event.effective)
     if said:
         rows.append(("engine", said))
-    rows.append(("settings", _settings(event.settings, scene.pins)))
+    rows.append(("settings", settings_text(event.settings, scene.pins)))
     if command:
         rows.append(("command", shlex.join(command)))
     tries = "at the first attempt" if event.n == 1 else f"at attempt {event.n}"
@@ -128,7 +128,8 @@ def _effective(effective: Mapping[str, Any]) -> str:
     return ", ".join(parts)
 
 
-def _settings(settings: Settings, pins: frozenset[str]) -> str:
+def settings_text(settings: Settings, pins: frozenset[str]) -> str:
+    """Return settings in one line, what the user pinned marked as theirs."""
     parts = []
     for change in changes(Settings(), settings):
         value = show(change.name, change.after)

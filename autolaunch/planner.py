@@ -7,9 +7,9 @@ Pure. The rules:
 - Else every combination of concessions (`candidates`) is looked at. A concession that stands later in the
   strategy's file is more painful: of two candidates that fit, the one that spares the later rung wins. The context
   counts by its length, at the place of its rung.
-- A context is always taken from the safe view. Where only the likely view lets a candidate in, it is tried first
-  if a failed start is cheap, else the best one of the safe view.
-- Nothing fits only if the hopeful view has no candidate either. Where the model or the card is unknown, the
+- A context is always taken from the pessimistic view. Where only the likely view lets a candidate in, it is tried first
+  if a failed start is cheap, else the best one of the pessimistic view.
+- Nothing fits only if the optimistic view has no candidate either. Where the model or the card is unknown, the
   strategy's own start stands and the plan says so.
 """
 
@@ -18,8 +18,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from autolaunch.budget import Budget
-from autolaunch.candidates import Candidate, Question, View, candidates, conceding, predicted
+from autolaunch.candidates import Candidate, Question, candidates, predicted
 from autolaunch.facts import GIB
+from autolaunch.foresight import View
 from autolaunch.settings import AUTO, Settings
 
 CHEAP_BYTES = 24 * GIB
@@ -71,21 +72,21 @@ def _unknown(question: Question) -> str:
 
 
 def _choose(question: Question, found: tuple[Candidate, ...], floor: int) -> Plan | None:
-    """Return the plan at a floor of the context, None where not even the hopeful view has a candidate."""
+    """Return the plan at a floor of the context, None where not even the optimistic view has a candidate."""
     ways = {view: _best(question, found, view, floor) for view in View}
-    likely, safe, hopeful = ways[View.LIKELY], ways[View.SAFE], ways[View.HOPEFUL]
+    likely, safe, hopeful = ways[View.LIKELY], ways[View.PESSIMISTIC], ways[View.OPTIMISTIC]
     if likely is None:
         why = "nothing fits for certain; this may, if the engine needs less than is usual"
-        return None if hopeful is None else _planned(question, hopeful, View.HOPEFUL, doubt=why)
+        return None if hopeful is None else _planned(question, hopeful, View.OPTIMISTIC, doubt=why)
     if safe is not None and safe.pain == likely.pain:
-        return _planned(question, safe, View.SAFE)
+        return _planned(question, safe, View.PESSIMISTIC)
     if safe is None:
         return _planned(question, likely, View.LIKELY, doubt="it fits by a narrow margin, and nothing safer is left")
     if likely.budget.weights.bytes <= CHEAP_BYTES:
         why = "it fits by a narrow margin; a failed start is cheap, so it is tried before the next concession"
         return _planned(question, likely, View.LIKELY, doubt=why)
     why = "better settings would fit by a narrow margin; a failed start takes long, so the safe ones come first"
-    return _planned(question, safe, View.SAFE, doubt=why)
+    return _planned(question, safe, View.PESSIMISTIC, doubt=why)
 
 
 def _best(question: Question, found: tuple[Candidate, ...], view: View, floor: int) -> Candidate | None:
@@ -115,7 +116,7 @@ def _settled(question: Question, candidate: Candidate, view: View) -> Settings:
     if "max_model_len" in question.climb.pins:
         return settings
     capped = full is not None and full != question.situation.model.max_model_len
-    reachable = full is not None and (candidate.context[View.HOPEFUL] or 0) >= full
+    reachable = full is not None and (candidate.context[View.OPTIMISTIC] or 0) >= full
     if question.fits_itself and not (capped and reachable):  # the engine's own fitting knows no cap
         return settings.changed(max_model_len=AUTO)
     length = candidate.context[view]

@@ -17,16 +17,22 @@ VERSION = 1
 
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """What will be tried first, and on which knowledge each part of it rests."""
+    """What will be tried first, the memory it is predicted to take, and what each term of that rests on."""
 
     settings: Settings
     budget: Mapping[str, Any]
     basis: Mapping[str, str]
+    why: tuple[str, ...] = ()
     event: ClassVar[str] = "plan"
 
     def fields(self) -> dict[str, Any]:
         """Return the event's own fields."""
-        return {"settings": self.settings.as_json(), "budget": dict(self.budget), "basis": dict(self.basis)}
+        return {
+            "settings": self.settings.as_json(),
+            "budget": dict(self.budget),
+            "basis": dict(self.basis),
+            "why": list(self.why),
+        }
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,115 +7,118 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from io import FileIO
-from pathlib import Path
 
-from autolaunch import __version__, hardware, ladder, phases, record
+from autolaunch import __version__, ladder, phases, record
 from autolaunch.arguments import given
-from autolaunch.case import Limits
-from autolaunch.catalog import find_model
-from autolaunch.errors import ExitCode, HostError, WishError
-from autolaunch.facts import Device, DeviceKind, Model, Situation
+from autolaunch.candidates import Question
+from autolaunch.errors import ExitCode, HostError
+from autolaunch.facts import Situation
 from autolaunch.installation import Installation, find_engine
+from autolaunch.lock import CardLocks, Held
+from autolaunch.memory import Memory
 from autolaunch.model import look_at
 from autolaunch.narration import Scene, memory_of
+from autolaunch.options import Asked, Options, ask
+from autolaunch.past import Key, Past, key_of
+from autolaunch.placement import Placement, claim
+from autolaunch.plan_form import basis_as_json, budget_as_json
+from autolaunch.planner import Plan
 from autolaunch.port import refuse_taken_port
-from autolaunch.settings import Settings
-from autolaunch.state import new_run
-from autolaunch.strategy import Strategy, load_strategy
-from autolaunch.supervisor import Job, Supervisor
+from autolaunch.recall import recall
+from autolaunch.shortfall import shortfall
+from autolaunch.state import new_run, state_folder
+from autolaunch.supervisor import LOCK_WAIT_S, Job, Supervisor
 from autolaunch.sweep import sweep
 from autolaunch.talk import RecordFile, Talk, give, say
-from autolaunch.wish import Wish, make_wish, model_from
 
 
 @dataclass(frozen=True, slots=True)
-class Options:
-    """The options of `serve`, as the Contract names them."""
+class Prepared:
+    """Everything a run needs before its first line: what was asked, of which engine, where, and the plan."""
 
-    engine: str | None = None
-    engine_version: str | None = None
-    strategy: str = "default"
-    record: Path | None = None
-    check: bool = False
-    max_attempts: int | None = None
-    start_timeout: float = 3600.0
-    stall_timeout: float = 300.0
-    min_context: int | None = None
-    max_context: int | None = None
-    concurrency: int = 1
-    memory: int | None = None
-    state_dir: Path | None = None
-    no_memory: bool = False
-    no_prove: bool = False
-    engine_log: str = "file"
-    log_format: str = "console"
+    asked: Asked
+    installation: Installation
+    placement: Placement
+    memory: Memory
+    key: Key
+    question: Question
+    plan: Plan
+    held: Held | None = None
+
+    @property
+    def situation(self) -> Situation:
+        """What was measured and found out."""
+        return self.question.situation
 
 
 def start(model: str | None, engine_args: Sequence[str], options: Options) -> ExitCode:
     """Make the wish and the run, supervise it to its end. Raises `AutolaunchError` before anything is started."""
-    wish, facts, strategy = _wish(model, engine_args, options)
+    asked = ask(model, engine_args, options)
     installation = find_engine(options.engine, version=options.engine_version, environment=os.environ)
-    refuse_taken_port(wish.address)
+    refuse_taken_port(asked.wish.address)
     swept = sweep(os.environ)
-    run = _run(wish, strategy, Situation(_device(wish, installation, options), installation.engine, facts), options)
-    talk, job = _open(wish, installation, options, run)
+    notes: list[str] = []
+    locks = CardLocks(asked.wish.model, say)
+    cards = max(asked.wish.cards, asked.wish.limits.gpus)
+    placement, held = claim(installation.engine, os.environ, cards=cards, locks=locks, wait_s=LOCK_WAIT_S)
+    ready = replace(prepare(placement, asked, installation, options, note=notes.append), held=held)
+    run = _run(ready, options)
+    talk, job = _open(ready, options, run, locks=locks)
     supervisor = Supervisor(job, run)
     supervisor.take_signals()
     talk.command = lambda event: supervisor.shown_argv(event.settings)
     if options.log_format == "console":
-        _greet(wish, strategy, run.situation)
+        _greet(ready)
     if swept:
         talk.warn(f"ended {len(swept)} processes of a run that was killed: {', '.join(map(str, swept))}")
-    basis = _basis(run.climb.settings, wish.pins, run.situation.device.kind is not DeviceKind.UNKNOWN)
-    talk.tell(record.Planned(run.climb.settings, {}, basis))
+    for text in dict.fromkeys(notes):
+        talk.warn(text)
+    plan = ready.plan
+    talk.tell(record.Planned(plan.settings, budget_as_json(plan.budget), basis_as_json(plan.budget), plan.why))
+    if plan.fits is False and not options.try_anyway:
+        return _refuse(ready, talk)
     code = supervisor.run()
     if options.check and code is ExitCode.STOPPED and supervisor.proven is not None:
         give(shlex.join(supervisor.shown_argv(supervisor.proven)))
     return code
 
 
-def _wish(model: str | None, engine_args: Sequence[str], options: Options) -> tuple[Wish, Model, Strategy]:
-    if model is None:
-        model, engine_args = model_from(engine_args)
-    if model is None:
-        raise WishError(
-            "no MODEL is given",
-            hint="for example: autolaunch glm-4-9b (autolaunch models lists the short names)",
-        )
-    strategy = load_strategy(options.strategy)
-    limits = limits_of(options)
-    entry = find_model(model)
-    return make_wish(entry, engine_args, limits, environment=os.environ), look_at(entry), strategy
-
-
-def limits_of(options: Options) -> Limits:
-    """Return what a fitted value may be; a floor that nobody named gives way to a cap that somebody did."""
-    floor = options.min_context
-    return Limits(
-        min_context=floor or min(4096, options.max_context or 4096),
-        max_context=options.max_context,
-        floor_is_wish=floor is not None,
-        concurrency=options.concurrency,
-        memory_bytes=options.memory,
-    )
-
-
-def _device(wish: Wish, installation: Installation, options: Options) -> Device:
-    device = hardware.measure(installation.engine.device, cards=wish.cards)
-    if options.memory is not None and device.total_bytes is None:
+def prepare(
+    placement: Placement, asked: Asked, installation: Installation, options: Options, *, note: Callable[[str], None]
+) -> Prepared:
+    """Find out what is known of the model and what is remembered, and plan; `note` hears what was skipped."""
+    if options.memory is not None and placement.device.total_bytes is None:
         raise HostError(
             "--memory needs the card's size, which cannot be read here", hint="use --gpu-memory-utilization"
         )
-    return device
+    if placement.trouble:
+        note(placement.trouble)
+    facts = look_at(asked.entry)
+    situation = Situation(placement.device, installation.engine, facts)
+    memory = Memory(None, note) if options.no_memory else Memory.open(state_folder(options.state_dir), note)
+    key = key_of(situation, cards=placement.cards)
+    asking = question(asked, situation, memory.past(key), cards=placement.cards)
+    return Prepared(asked, installation, placement, memory, key, asking, recall(asking))
 
 
-def _run(wish: Wish, strategy: Strategy, situation: Situation, options: Options) -> phases.Run:
-    climb = ladder.begin(strategy, wish.limits, wish.pinned, pins=wish.pins, situation=situation)
+def question(asked: Asked, situation: Situation, past: Past, *, cards: int) -> Question:
+    """Return what is to be planned: no more cards are allowed than there are."""
+    wish = asked.wish
+    limits = replace(wish.limits, gpus=min(wish.limits.gpus, cards))
+    climb = ladder.begin(asked.strategy, limits, wish.pinned, pins=wish.pins, situation=situation)
+    return Question(climb, situation, past, asked.digest)
+
+
+def _run(ready: Prepared, options: Options) -> phases.Run:
+    wish, strategy, situation = ready.asked.wish, ready.asked.strategy, ready.situation
+    settings = ready.plan.settings
     policy = phases.Policy(
         max_attempts=options.max_attempts or strategy.max_attempts,
+        retries=options.max_attempts is not None or not situation.device.unified,
         start_timeout_s=options.start_timeout,
         stall_timeout_s=options.stall_timeout,
         check=options.check,
@@ -123,11 +126,12 @@ def _run(wish: Wish, strategy: Strategy, situation: Situation, options: Options)
         url=wish.address.url,
         options=given(wish.engine_args),
     )
-    return phases.Run(policy, climb, situation)
+    return phases.Run(policy, replace(ready.question.climb, settings=settings, tried=frozenset({settings})), situation)
 
 
-def _open(wish: Wish, installation: Installation, options: Options, run: phases.Run) -> tuple[Talk, Job]:
+def _open(ready: Prepared, options: Options, run: phases.Run, *, locks: CardLocks) -> tuple[Talk, Job]:
     """Make the run's folder and open its record; nothing is left of either where one of them is impossible."""
+    wish = ready.asked.wish
     run_id, folder = new_run(options.state_dir)
     scene = Scene(str(folder), run.policy.max_attempts, wish.pins, wish.model)
     records: list[RecordFile] = []
@@ -138,20 +142,34 @@ def _open(wish: Wish, installation: Installation, options: Options, run: phases.
         except HostError:
             folder.rmdir()
             raise
-    echo = FileIO(2, "wb", closefd=False) if options.engine_log == "inherit" else None
-    job = Job(wish, installation, os.environ, folder, echo, talk.tell, talk.warn, talk.show, not options.no_prove)
+    job = Job(
+        wish=wish,
+        installation=ready.installation,
+        placement=ready.placement,
+        log_folder=folder,
+        echo=FileIO(2, "wb", closefd=False) if options.engine_log == "inherit" else None,
+        tell=talk.tell,
+        warn=talk.warn,
+        show=talk.show,
+        remember=partial(ready.memory.add, ready.key),
+        digest=ready.question.wish,
+        locks=replace(locks, tell=talk.warn),
+        held=ready.held,
+        prove=not options.no_prove,
+    )
     return talk, job
 
 
-def _greet(wish: Wish, strategy: Strategy, situation: Situation) -> None:
-    engine, device = situation.engine, situation.device
+def _refuse(ready: Prepared, talk: Talk) -> ExitCode:
+    """End before anything is started: nothing fits, and this would."""
+    why, closest = shortfall(ready.question)
+    talk.tell(record.Gave(why, (*closest, "start it nevertheless with --try-anyway")))
+    talk.tell(record.Ended("exhausted", ExitCode.NOTHING_FITS))
+    return ExitCode.NOTHING_FITS
+
+
+def _greet(ready: Prepared) -> None:
+    engine, device = ready.situation.engine, ready.situation.device
     version = f"vLLM {engine.version}" if engine.version else "an engine of unknown version"
-    say(f"autolaunch {__version__}: {wish.model}, {version}, strategy {strategy.name}")
+    say(f"autolaunch {__version__}: {ready.asked.wish.model}, {version}, strategy {ready.asked.strategy.name}")
     say(f"  {memory_of(device)}")
-
-
-def _basis(settings: Settings, pins: frozenset[str], measured: bool) -> dict[str, str]:
-    return {
-        name: "pinned" if name in pins else "measured" if measured and name == "gpu_memory_utilization" else "strategy"
-        for name in settings.as_json()
-    }

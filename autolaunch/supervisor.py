@@ -18,7 +18,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from autolaunch import events, hardware, machine, phases, probe, record
+from autolaunch import events, machine, phases, probe, record
 from autolaunch.arguments import given
 from autolaunch.diagnose import Scanner
 from autolaunch.engine import STIR_PERIOD_S, EngineProcess
@@ -26,7 +26,10 @@ from autolaunch.errors import ExitCode, HostError
 from autolaunch.facts import Device, DeviceKind
 from autolaunch.failure import Failure, Kind, Phase
 from autolaunch.installation import Installation
+from autolaunch.lock import CardLocks, Held
 from autolaunch.output import Output, open_log
+from autolaunch.past import Outcome
+from autolaunch.placement import Placement
 from autolaunch.port import refuse_taken_port, stranger
 from autolaunch.redaction import plain_secrets_in, redact_argv, secrets_in
 from autolaunch.settings import Settings, render
@@ -43,6 +46,9 @@ PROOF_TIMEOUT_S = 300.0
 """How long the first request may take: kernels are compiled at the first use."""
 
 LONGEST_WAIT_S = 3600.0
+LOCK_WAIT_S = 600.0
+"""How long another start on the same card is waited for."""
+
 LAST_WAIT_S = 5.0
 RELEASE_WAIT_S = 15.0
 RELEASE_POLL_S = 0.1
@@ -59,13 +65,22 @@ class Job:
 
     wish: Wish
     installation: Installation
-    environment: Mapping[str, str]
+    placement: Placement
     log_folder: Path
     echo: FileIO | None
     tell: Callable[[record.Event], None]
     warn: Callable[[str], None]
     show: Callable[[Phase, float], None]
+    remember: Callable[[Outcome], None]
+    locks: CardLocks
+    held: Held | None = None
+    digest: str = ""
     prove: bool = True
+
+    @property
+    def environment(self) -> Mapping[str, str]:
+        """The engine's environment."""
+        return self.placement.environment
 
 
 class Supervisor:
@@ -79,6 +94,9 @@ class Supervisor:
         self._baseline: Device = run.situation.device
         self._exit_code: ExitCode | None = None
         self._keeps_logs = True
+        self._spent: dict[Phase, float] = {}
+        self._held = job.held
+        self._waited = job.held is None
         self.proven: Settings | None = None
         told = (given(job.wish.engine_args), job.environment, job.installation.command)
         self._secrets = tuple(dict.fromkeys((*job.wish.secrets, *secrets_in(*told))))
@@ -106,6 +124,8 @@ class Supervisor:
         self._state, effects = machine.advance(self._state, event, time.monotonic())
         if self._engine is not None and not isinstance(self._state, phases.Starting):
             self._engine.settled.set()
+        if isinstance(self._state, phases.Ready):
+            self._give_card_back()
         for effect in effects:
             self._perform(effect)
 
@@ -132,16 +152,62 @@ class Supervisor:
                 if isinstance(event, record.CameUp):
                     self.proven = event.settings
                 self.job.tell(event)
+            case events.Remember():
+                self._remember(effect)
             case events.Finish(exit_code):
                 self._exit_code = exit_code
+
+    def _remember(self, end: events.Remember) -> None:
+        self.job.remember(
+            Outcome(
+                end.settings,
+                end.failure,
+                end.effective,
+                engine_version=self.job.installation.engine.version,
+                total_bytes=end.device.total_bytes,
+                free_bytes=end.device.free_bytes,
+                seconds=round(end.seconds, 3),
+                phases={} if end.in_service else {str(phase): round(spent, 1) for phase, spent in self._spent.items()},
+                at=time.time(),
+                wish=self.job.digest,
+                in_service=end.in_service,
+            )
+        )
 
     def _thread(self, target: Callable[[], None]) -> None:
         threading.Thread(target=target, daemon=True).start()
 
     # --- starting
 
+    def _has_card(self, attempt: int) -> bool:
+        """Whether the launch may go on; where another supervisor is starting on the card it is told when that ends."""
+        if self._held is None and not self._waited:
+            self._held = self.job.locks.acquire(self.job.placement.names, wait_s=0.0)
+            if self._held is None:
+                self._thread(lambda: self._await_card(attempt))
+                return False
+        return True
+
+    def _await_card(self, attempt: int) -> None:
+        def unwanted() -> bool:
+            self._events.put(events.Stirred(attempt))  # a wait is no stall
+            return not isinstance(self._state, phases.Starting)
+
+        self._held = self.job.locks.acquire(self.job.placement.names, wait_s=LOCK_WAIT_S, stop=unwanted)
+        self._waited = True
+        wanted = isinstance(self._state, phases.Starting)
+        self._events.put(events.CardFreed(attempt) if wanted else events.LaunchFailed(attempt, "not started"))
+
+    def _give_card_back(self) -> None:
+        self._waited = False
+        if self._held is not None:
+            self._held.release()
+            self._held = None
+
     def _launch(self, launch: events.Launch) -> None:
         job, attempt = self.job, launch.attempt
+        if not self._has_card(attempt):
+            return
         argv = self.argv(launch.settings)
         told = record.Attempted(
             attempt, launch.rung, self.shown_argv(launch.settings), launch.settings, launch.climbing
@@ -192,11 +258,15 @@ class Supervisor:
     # --- watching
 
     def _watch(self, engine: EngineProcess, scanner: Scanner) -> None:
-        """While it starts, tell whether the engine works and how far it is."""
-        since = time.monotonic()
+        """While it starts, tell whether the engine works and how far it is, and count the seconds of each phase."""
+        since = last = time.monotonic()
+        spent = self._spent = {}
         while not engine.settled.wait(STIR_PERIOD_S):
+            now = time.monotonic()
+            spent[scanner.phase] = spent.get(scanner.phase, 0.0) + now - last
+            last = now
             engine.stir()
-            self.job.show(scanner.phase, time.monotonic() - since)
+            self.job.show(scanner.phase, now - since)
 
     def _probe(self, engine: EngineProcess, scanner: Scanner) -> None:
         """Poll until the engine is healthy and has answered a real request, or is gone."""
@@ -277,7 +347,7 @@ class Supervisor:
         self._events.put(events.MemorySettled(attempt, settled))
 
     def _measure(self) -> Device:
-        return hardware.measure(self._baseline.kind, cards=self.job.wish.cards, environment=self.job.environment)
+        return self.job.placement.measure()
 
 
 def _last_answer(state: tenacity.RetryCallState) -> Any:

@@ -17,7 +17,7 @@ import time
 from functools import partial
 from typing import Any
 
-from autolaunch import __main__, facts, hardware, phases, port, supervisor
+from autolaunch import __main__, facts, hardware, phases, port, supervisor, visible
 from autolaunch.errors import HostError
 
 GIB = 1 << 30
@@ -33,17 +33,17 @@ def change(wanted: dict[str, Any]) -> None:
     if "free_gib" in wanted:
         card = facts.Device(facts.DeviceKind.CUDA, "a card", 24 * GIB, 20 * GIB)
         later = dataclasses.replace(card, free_bytes=int(wanted["free_gib"] * GIB))
-        measured = iter([card])
-        hardware.measure = lambda *_, **__: next(measured, later)
+        hardware.look = lambda *_, **__: visible.Seen((card,))
+        hardware.measure = lambda *_, **__: later
     if "slow_start_s" in wanted:
-        measure = hardware.measure
+        look = hardware.look
 
-        def slowly(*args: Any, **named: Any) -> facts.Device:
+        def slowly(*args: Any, **named: Any) -> visible.Seen:
             print("measuring", flush=True)
             time.sleep(wanted["slow_start_s"])
-            return measure(*args, **named)
+            return look(*args, **named)
 
-        hardware.measure = slowly
+        hardware.look = slowly
     if "refuse_launch" in wanted:
         calls = iter(range(1, 100))
         refuse = port.refuse_taken_port

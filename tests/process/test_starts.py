@@ -256,7 +256,7 @@ def test_the_record_of_a_climb_has_the_contracts_fields(stage: Stage) -> None:
     assert stage.run("--check").code == 0
     common = {"v", "time", "run", "event"}
     own = {
-        "plan": {"settings", "budget", "basis"},
+        "plan": {"settings", "budget", "basis", "why"},
         "attempt": {"n", "rung", "argv", "settings"},
         "failed": {"n", "seconds", "reaction_seconds", "failure"},
         "step": {"rung", "why", "from", "to"},

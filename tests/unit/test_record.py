@@ -19,9 +19,14 @@ SHOWN = {"kind": "kv_none", "line": "No available memory", "numbers": {"availabl
     ("event", "name", "fields"),
     [
         (
-            record.Planned(Settings(max_model_len=AUTO), {"total_bytes": 1}, {"weights": "exact"}),
+            record.Planned(Settings(max_model_len=AUTO), {"total_bytes": 1}, {"weights_bytes": "exact"}, ("it fits",)),
             "plan",
-            {"settings": {"max_model_len": "auto"}, "budget": {"total_bytes": 1}, "basis": {"weights": "exact"}},
+            {
+                "settings": {"max_model_len": "auto"},
+                "budget": {"total_bytes": 1},
+                "basis": {"weights_bytes": "exact"},
+                "why": ["it fits"],
+            },
         ),
         (
             record.Attempted(2, "context", ("vllm", "serve"), Settings(enforce_eager=True)),

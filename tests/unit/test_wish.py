@@ -9,7 +9,7 @@ import pytest
 
 from autolaunch.catalog import Entry
 from autolaunch.errors import WishError
-from autolaunch.serving import Options, limits_of
+from autolaunch.options import Options, limits_of
 from autolaunch.settings import AUTO, Settings
 from autolaunch.wish import PINNING, Address, Limits, Wish, make_wish, model_from
 

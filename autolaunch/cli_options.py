@@ -1,0 +1,183 @@
+"""The options of the command line: their types, those that every launch takes, and the engine's own kept apart.
+
+Thin: turns words into values and refuses what is none. What the values mean is `options`'s.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from autolaunch.arguments import split
+from autolaunch.errors import WishError
+from autolaunch.sizes import parse_bytes, parse_count
+
+
+class Size(click.ParamType):  # type: ignore[type-arg]  # generic only since click 8.2
+    """An amount of memory with its unit."""
+
+    name = "size"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return bytes."""
+        try:
+            return value if isinstance(value, int) else parse_bytes(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
+class Seconds(click.ParamType):  # type: ignore[type-arg]  # generic only since click 8.2
+    """A bound of time."""
+
+    name = "seconds"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return seconds, finite and at least 1."""
+        try:
+            seconds = float(value)
+        except ValueError:
+            seconds = math.nan
+        if not 1 <= seconds < math.inf:
+            self.fail(f"{value} is not a number of seconds, at least 1", param, ctx)
+        return seconds
+
+
+class Tokens(click.ParamType):  # type: ignore[type-arg]  # generic only since click 8.2
+    """A number of tokens, as vLLM reads it."""
+
+    name = "tokens"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the count, at least 1."""
+        try:
+            count = value if isinstance(value, int) else parse_count(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+        if count < 1:
+            self.fail(f"{value} is not at least 1", param, ctx)
+        return count
+
+
+class Capability(click.ParamType):  # type: ignore[type-arg]  # generic only since click 8.2
+    """A card's compute capability."""
+
+    name = "capability"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return major and minor number."""
+        if isinstance(value, tuple):
+            return value
+        found = re.fullmatch(r"(\d{1,2})\.(\d)", value)
+        if found is None:
+            self.fail(f"{value!r} is not a compute capability such as 8.9", param, ctx)
+        return int(found[1]), int(found[2])
+
+
+class ServeCommand(click.Command):
+    """A command that keeps the engine's options apart from its own, wherever they stand."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Take the engine's tokens out before click looks at the rest."""
+        own = {
+            name: not getattr(p, "is_flag", False)
+            for p in self.params
+            for name in p.opts
+            if isinstance(p, click.Option)
+        }
+        parts = split(args, {**own, "--help": False, "-h": False})
+        _refuse_empty(parts.own)
+        if parts.stray:
+            raise WishError(
+                f"unexpected argument {parts.stray[0]!r} behind the model {parts.model!r}",
+                hint="an engine option's values follow the option; behind -- everything goes to the engine as it is",
+            )
+        ctx.meta["engine_args"] = parts.engine
+        ctx.meta["model"] = parts.model
+        return super().parse_args(ctx, list(parts.own))
+
+
+def _refuse_empty(own: Sequence[str]) -> None:
+    """Raise `WishError` for an option of ours with an empty value; what --engine needs is said elsewhere."""
+    for index, token in enumerate(own):
+        name, given, value = token.partition("=")
+        empty = (given and not value) or own[index + 1 : index + 2] == ("",)
+        if token.startswith("--") and empty and name != "--engine":
+            raise WishError(f"{name} is given an empty value", hint="give a value, or leave the option out")
+
+
+def option(name: str, *variable_name: str, **more: Any) -> Callable[[Any], Any]:
+    variable = "AUTOLAUNCH_" + name.removeprefix("--").replace("-", "_").upper()
+    return click.option(name, *variable_name, envvar=variable, show_envvar=False, **more)
+
+
+LAUNCH = (
+    option("--engine", metavar="CMD", help="Command that starts vLLM's OpenAI server; arguments are appended."),
+    option("--engine-version", metavar="V", help="The engine's vLLM version, where its metadata cannot be read."),
+    option("--strategy", default="default", show_default=True, metavar="NAME|FILE", help="The ladder."),
+    option("--record", type=click.Path(path_type=Path, dir_okay=False), help="Append one JSON line per event."),
+    option("--check", is_flag=True, help="Bring it up, prove it, print the command line, stop it."),
+    option(
+        "--max-attempts", type=click.IntRange(1, 1000), help="Engine starts until it is up. [default: the strategy's]"
+    ),
+    option(
+        "--start-timeout", type=Seconds(), default=3600.0, show_default=True, metavar="S", help="Bound of one start."
+    ),
+    option(
+        "--stall-timeout",
+        type=Seconds(),
+        default=300.0,
+        show_default=True,
+        metavar="S",
+        help="Bound of silence without processor use in a start.",
+    ),
+    option(
+        "--min-context",
+        type=Tokens(),
+        help="Floor of a fitted context. [default: 4096, a last resort may go below]",
+    ),
+    option("--max-context", type=Tokens(), help="Cap of a fitted context."),
+    option(
+        "--concurrency",
+        type=click.IntRange(1),
+        default=1,
+        show_default=True,
+        metavar="N",
+        help="Full-length requests that must fit at once.",
+    ),
+    option("--memory", type=Size(), metavar="SIZE", help='Absolute budget per GPU, for example "22GiB".'),
+    option(
+        "--gpus",
+        type=click.IntRange(1, 64),
+        default=1,
+        show_default=True,
+        metavar="N",
+        help="Cards that may be used at once, where one is not enough.",
+    ),
+    option("--try-anyway", is_flag=True, help="Start even where nothing is predicted to fit."),
+    option("--state-dir", type=click.Path(path_type=Path, file_okay=False), help="Where logs and outcomes are kept."),
+    option("--no-memory", is_flag=True, help="Neither read nor write remembered outcomes."),
+    option("--no-prove", is_flag=True, help="READY at /health already, without a real completion."),
+    option(
+        "--engine-log",
+        type=click.Choice(["file", "inherit"]),
+        default="file",
+        show_default=True,
+        help="inherit: show the engine's output here as well.",
+    ),
+    option(
+        "--log-format", type=click.Choice(["console", "json"]), default="console", show_default=True, help="For stderr."
+    ),
+)
+"""What `serve` and `plan` take alike, in the order in which --help lists it."""
+
+
+def launching(command: Any) -> Any:
+    """Decorate a command with the options of a launch."""
+    for decorate in reversed(LAUNCH):
+        command = decorate(command)
+    return command

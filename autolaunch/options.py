@@ -1,0 +1,87 @@
+"""The options of a launch, and what the user asks with them: the wish, the limits and the strategy, all checked.
+
+I/O only where a check needs it (a strategy file, vLLM's own config file). Starts nothing.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from autolaunch.arguments import given
+from autolaunch.asked import wish_digest
+from autolaunch.case import Limits
+from autolaunch.catalog import Entry, find_model
+from autolaunch.errors import WishError
+from autolaunch.strategy import Strategy, load_strategy
+from autolaunch.wish import Wish, make_wish, model_from
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """The options of `serve`, as the Contract names them."""
+
+    engine: str | None = None
+    engine_version: str | None = None
+    strategy: str = "default"
+    record: Path | None = None
+    check: bool = False
+    try_anyway: bool = False
+    max_attempts: int | None = None
+    start_timeout: float = 3600.0
+    stall_timeout: float = 300.0
+    min_context: int | None = None
+    max_context: int | None = None
+    concurrency: int = 1
+    memory: int | None = None
+    gpus: int = 1
+    state_dir: Path | None = None
+    no_memory: bool = False
+    no_prove: bool = False
+    engine_log: str = "file"
+    log_format: str = "console"
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What a user asked of one model, and the model as it was found by its name."""
+
+    wish: Wish
+    entry: Entry
+    strategy: Strategy
+
+    @property
+    def digest(self) -> str:
+        """What outcomes of the same wish are remembered under."""
+        wish = self.wish
+        options = (*given(wish.entry_args), *given(wish.engine_args))
+        return wish_digest(wish.pinned, pins=wish.pins, limits=wish.limits, strategy=self.strategy, options=options)
+
+
+def ask(model: str | None, engine_args: Sequence[str], options: Options) -> Asked:
+    """Return what is asked; raise `WishError` or `StrategyError` for what cannot be read or contradicts itself."""
+    if model is None:
+        model, engine_args = model_from(engine_args)
+    if model is None:
+        raise WishError(
+            "no MODEL is given",
+            hint="for example: autolaunch glm-4-9b (autolaunch models lists the short names)",
+        )
+    strategy = load_strategy(options.strategy)
+    entry = find_model(model)
+    return Asked(make_wish(entry, engine_args, limits_of(options), environment=os.environ), entry, strategy)
+
+
+def limits_of(options: Options) -> Limits:
+    """Return what a fitted value may be; a floor that nobody named gives way to a cap that somebody did."""
+    floor = options.min_context
+    return Limits(
+        min_context=floor or min(4096, options.max_context or 4096),
+        max_context=options.max_context,
+        floor_is_wish=floor is not None,
+        concurrency=options.concurrency,
+        memory_bytes=options.memory,
+        gpus=options.gpus,
+    )

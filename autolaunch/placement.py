@@ -1,0 +1,92 @@
+"""Where an engine will run: on which cards, with which environment, and how much memory is there now.
+
+I/O through `hardware` and `lock`; the choice itself is `choice`'s.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
+
+from autolaunch import hardware
+from autolaunch.choice import choose, environment_for
+from autolaunch.facts import Device, DeviceKind, Engine
+from autolaunch.lock import CardLocks, Held
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """The place of a run.
+
+    `environment` is the engine's; `cards` how many cards its ranks may take, `names` what tells each of them (or the
+    host's memory) from others; `device` the fullest of them as measured now; `trouble` what could not be read.
+    """
+
+    environment: Mapping[str, str]
+    device: Device
+    cards: int = 1
+    names: tuple[str, ...] = ()
+    trouble: str = ""
+
+    def measure(self) -> Device:
+        """Return the device as it is now."""
+        return hardware.measure(self.device.kind, cards=self.cards, environment=self.environment)
+
+    def measured(self) -> Placement:
+        """Return the same place with its memory as it is now."""
+        return replace(self, device=self.measure())
+
+
+def place(engine: Engine, environment: Mapping[str, str], *, cards: int, avoid: Collection[str] = ()) -> Placement:
+    """Return the place for an engine of `cards` ranks: the user's cards, else the emptiest suitable ones.
+
+    `avoid` names cards that are not chosen. Where fewer cards are there than asked for, all of them are taken and
+    `cards` says how many. Where none can be read, the device is unknown and `trouble` says why: the engine may be
+    remote or in a container.
+    """
+    if engine.device is DeviceKind.CPU:
+        device = hardware.measure(DeviceKind.CPU, environment=environment)
+        return Placement(environment, device, 1, (device.name,))
+    seen = hardware.look(environment)
+    choosable = [device for device in seen.choosable if _name(device) not in avoid]
+    chosen = choose(choosable, count=min(cards, len(choosable)))
+    if chosen:
+        environment = {**environment, **environment_for(chosen, among=seen.choosable)}
+    used = chosen or seen.devices[:cards]
+    device = min(used, key=lambda one: one.free_bytes or 0, default=Device(kind=engine.device))
+    return Placement(environment, device, len(used) or cards, tuple(map(_name, used)), seen.trouble)
+
+
+def _name(device: Device) -> str:
+    return device.uuid or f"{device.name} {device.index}"
+
+
+AS_EMPTY = 0.9
+"""How much of the emptiest card's free memory another one must have to be taken while the emptiest is busy."""
+
+
+def claim(
+    engine: Engine, environment: Mapping[str, str], *, cards: int, locks: CardLocks, wait_s: float
+) -> tuple[Placement, Held | None]:
+    """Return the place and the hold on its cards, waiting up to `wait_s` for another start on them to end.
+
+    Where the cards are busy and others are about as empty, those are taken. After a wait the memory is not what it
+    was, so that the place is chosen anew. The hold is None where the wait was in vain: the launch goes on without.
+    """
+    first = place(engine, environment, cards=cards)
+    held = locks.acquire(first.names, wait_s=0.0)
+    if held is not None:
+        return first, held
+    other = place(engine, environment, cards=cards, avoid=first.names)
+    if set(other.names).isdisjoint(first.names) and _as_empty(other.device, first.device):
+        held = locks.acquire(other.names, wait_s=0.0)
+        if held is not None:
+            return other, held
+    held = locks.acquire(first.names, wait_s=wait_s)
+    return first.measured(), held
+
+
+def _as_empty(other: Device, first: Device) -> bool:
+    if other.free_bytes is None or first.free_bytes is None:
+        return False
+    return other.free_bytes >= AS_EMPTY * first.free_bytes

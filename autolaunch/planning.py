@@ -1,0 +1,129 @@
+"""`autolaunch plan`: what a start would be, before any download and on a machine without a GPU.
+
+I/O. Owns the imagined card and engine; the plan itself is `recall`'s and `planner`'s, its picture `drawing`'s.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from autolaunch.cards import find_card
+from autolaunch.errors import ExitCode, HostError, WishError
+from autolaunch.facts import Device, DeviceKind, Engine
+from autolaunch.installation import Installation, find_engine
+from autolaunch.options import Options, ask
+from autolaunch.placement import Placement, place
+from autolaunch.plan_form import as_json
+from autolaunch.redaction import redact_argv
+from autolaunch.serving import Prepared, prepare
+from autolaunch.settings import render
+from autolaunch.shortfall import shortfall
+from autolaunch.sizes import gib
+from autolaunch.talk import give, say
+
+ASSUMED_VERSION = "0.32.0"
+"""The newest release whose memory was measured for this project: what is assumed where no engine is found."""
+
+
+@dataclass(frozen=True, slots=True)
+class Imagined:
+    """A card that need not be there: by its name, or by its memory in bytes and its compute capability."""
+
+    gpu: str | None = None
+    total_bytes: int | None = None
+    free_bytes: int | None = None
+    capability: tuple[int, int] | None = None
+
+    def device(self) -> Device | None:
+        """Return the card as a device, None where the one that is there is meant; raise `WishError` for nonsense."""
+        if self.gpu is not None and self.total_bytes is not None:
+            raise WishError("--gpu and --gpu-memory-total both name a card", hint="give one of the two")
+        if self.gpu is None and self.total_bytes is None:
+            return None
+        if self.gpu is not None:
+            device = find_card(self.gpu).device()
+        else:
+            device = Device(DeviceKind.CUDA, f"a card of {gib(self.total_bytes)}", self.total_bytes, self.total_bytes)
+        return self.changed(device)
+
+    def changed(self, device: Device) -> Device:
+        """Return a device with the free memory and the capability that were given."""
+        free, total = self.free_bytes, device.total_bytes
+        if free is not None and total is not None and free > total:
+            raise WishError(
+                f"--gpu-memory-free {gib(free)} is more than the card's {gib(total)}",
+                hint="give what is free of it",
+            )
+        if free is not None:
+            device = replace(device, free_bytes=free, holders=())
+        return device if self.capability is None else replace(device, compute_capability=self.capability)
+
+
+def plan(
+    model: str | None, engine_args: Sequence[str], options: Options, *, imagined: Imagined, as_json_: bool
+) -> ExitCode:
+    """Print the plan for a model; 3 where nothing fits. Raises `AutolaunchError`; starts and writes nothing."""
+    asked = ask(model, engine_args, options)
+    device = imagined.device()
+    notes: list[str] = []
+    installation = _engine(options, imagined=device is not None, notes=notes)
+    cards = max(asked.wish.cards, asked.wish.limits.gpus)
+    if device is None:
+        placement = place(installation.engine, os.environ, cards=cards)
+        if placement.device.total_bytes is None:
+            raise HostError(
+                "no card can be read here" + (f": {placement.trouble}" if placement.trouble else ""),
+                hint='name one with --gpu "RTX 4090" or --gpu-memory-total 24GiB',
+            )
+        placement = replace(placement, device=imagined.changed(placement.device))
+    else:
+        placement, options = Placement({}, device, cards), replace(options, no_memory=True)
+    ready = prepare(placement, asked, installation, options, note=notes.append)
+    _tell(ready, notes, as_json_=as_json_)
+    return ExitCode.NOTHING_FITS if ready.plan.fits is False else ExitCode.STOPPED
+
+
+def _engine(options: Options, *, imagined: bool, notes: list[str]) -> Installation:
+    """Return the engine that is there, else the newest known; for an imagined card one that runs on it."""
+    try:
+        found = find_engine(options.engine, version=options.engine_version, environment=os.environ)
+    except HostError:
+        if options.engine is not None:
+            raise
+        version = options.engine_version or ASSUMED_VERSION
+        if options.engine_version is None:
+            notes.append(f"no vLLM was found here: {version} is assumed; --engine-version says another")
+        found = Installation(("vllm", "serve"), Engine(version, DeviceKind.CUDA))
+    if not imagined:
+        return found
+    return replace(found, engine=replace(found.engine, device=DeviceKind.CUDA))
+
+
+def command(ready: Prepared) -> tuple[str, ...]:
+    """Return the whole command line of the planned start, secrets replaced."""
+    asked, settings = ready.asked, ready.plan.settings
+    wish = asked.wish
+    options = (*wish.entry_args, *wish.engine_args, *render(settings, pins=wish.pins))
+    return redact_argv(ready.installation.argv(settings.model or wish.model_path, options), wish.secrets)
+
+
+def _tell(ready: Prepared, notes: Sequence[str], *, as_json_: bool) -> None:
+    plan, argv = ready.plan, command(ready)
+    closest: tuple[str, ...] = ()
+    if plan.fits is False:
+        why, closest = shortfall(ready.question)
+        plan = replace(plan, why=(*plan.why, why))
+    for note in dict.fromkeys(notes):
+        say(f"note: {note}")
+    if as_json_:
+        give(json.dumps(as_json(plan, model=ready.asked.wish.model, argv=argv, closest=closest), ensure_ascii=False))
+        return
+    from autolaunch.drawing import draw  # noqa: PLC0415 - rich takes a while
+
+    width = None if sys.stdout is not None and sys.stdout.isatty() else 100
+    give(draw(replace(ready, plan=plan), command=shlex.join(argv), closest=closest, width=width))

@@ -1,0 +1,151 @@
+"""What would help where nothing fits: the nearest of fewer tokens, another variant, more memory, more cards.
+
+Pure. Every suggestion was itself put to the memory model; that nothing fits is `planner`'s to say.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import replace
+
+from autolaunch.candidates import Candidate, Question, candidates, needed
+from autolaunch.case import Limits
+from autolaunch.facts import GIB, Model, Situation
+from autolaunch.planner import plan
+from autolaunch.settings import AUTO, flag
+from autolaunch.sizes import gib
+from autolaunch.strategy import QUANTIZE_METHODS, Rung
+
+MOST = 3
+"""The suggestions that are made: more would bury the nearest."""
+
+MOST_CARDS = 8
+
+
+def shortfall(question: Question) -> tuple[str, tuple[str, ...]]:
+    """Return why nothing fits, both numbers in it, and the nearest things that would; for a plan that does not fit."""
+    nearest = _nearest(question)
+    if nearest is None:
+        return _weights(question), tuple(_ways(question, None))[:MOST]
+    return _why(question, nearest), tuple(_ways(question, nearest))[:MOST]
+
+
+def _nearest(question: Question) -> Candidate | None:
+    """Return the combination that comes nearest to fitting: the one with the largest cache."""
+    return max(candidates(question), key=lambda one: one.budget.kv_cache.high, default=None)
+
+
+def _weights(question: Question) -> str:
+    weights = question.situation.model.weights
+    return f"the model needs {gib(weights.loaded_bytes if weights else None)} for its weights alone, and " + _there(
+        question
+    )
+
+
+def _there(question: Question) -> str:
+    device = question.situation.device
+    return f"{gib(device.free_bytes)} of {gib(device.total_bytes)} are free"
+
+
+def _least(question: Question) -> int:
+    """Return the shortest context in tokens that would be accepted."""
+    return question.pinned_context or min(question.limits.least_context, question.full or 1 << 40)
+
+
+def _why(question: Question, nearest: Candidate) -> str:
+    budget = nearest.budget
+    taken = budget.weights.bytes + budget.non_torch.bytes + budget.activation.bytes + budget.cudagraph.bytes
+    need = needed(question, nearest.settings, _least(question))
+    how = "" if not nearest.pain or not any(nearest.pain.values()) else " with every concession that is allowed"
+    return (
+        f"{gib(taken)} for weights and the engine's own needs and {gib(need)} for {_least(question)} tokens of context"
+        f"{how} do not fit: {_there(question)}"
+    )
+
+
+def _ways(question: Question, nearest: Candidate | None) -> Iterator[str]:
+    yield from _own_limits(question)
+    yield from _fewer_bits(question)
+    yield from _more_memory(question, nearest)
+    yield from _more_cards(question)
+    yield "serve a smaller model"
+
+
+def _own_limits(question: Question) -> Iterator[str]:
+    """Name the user's context, floor or budget that stands in the way, with the value that would do."""
+    climb, limits = question.climb, question.limits
+    pinned = question.pinned_context
+    if pinned is not None:
+        free = replace(climb, pins=climb.pins - {"max_model_len"}, settings=climb.settings.changed(max_model_len=AUTO))
+        found = plan(replace(question, climb=free))
+        if found.fits and found.context:
+            yield f"give --max-model-len {found.context - found.context % 16} instead of your {pinned}"
+    elif limits.floor_is_wish:
+        found = plan(
+            replace(question, climb=replace(climb, limits=replace(limits, min_context=512, floor_is_wish=False)))
+        )
+        if found.fits and found.context:
+            yield f"allow --min-context {found.context - found.context % 16} instead of {limits.min_context}"
+    for name in sorted(climb.pins - {"max_model_len", "model"}):
+        freed = replace(climb, pins=climb.pins - {name}, settings=climb.settings.changed(**{name: None}))
+        found = plan(replace(question, climb=freed))
+        value = getattr(found.settings, name)
+        if found.fits and value is not None:
+            yield f"allow {flag(name)} {value} instead of your {getattr(climb.settings, name)}"
+
+
+def _fewer_bits(question: Question) -> Iterator[str]:
+    """Name a sibling with smaller weights, and the strategy that may quantize, where the chosen one may not."""
+    if question.situation.model.quantization is not None:
+        return
+    if not any(rung.name == "quantized_weights" for rung in question.climb.strategy.rungs):
+        lighter = Rung("quantized_weights", frozenset(), methods=QUANTIZE_METHODS)
+        strategy = replace(question.climb.strategy, rungs=(*question.climb.strategy.rungs, lighter))
+        allowed = replace(question.climb, strategy=strategy)
+        if plan(replace(question, climb=allowed)).fits:
+            yield "allow quantized weights with --strategy default"
+    for variant in question.situation.model.variants:
+        model = Model(
+            question.situation.model.max_model_len,
+            variant.quantization,
+            shape=question.situation.model.shape,
+            weights=variant.weights,
+        )
+        if variant.weights and plan(_at(question, replace(question.situation, model=model))).fits:
+            size = gib(variant.weights.loaded_bytes)
+            yield f"serve {variant.model} instead: {size} of {variant.quantization} weights"
+            return
+
+
+def _at(question: Question, situation: Situation, limits: Limits | None = None) -> Question:
+    climb = question.climb if limits is None else replace(question.climb, limits=limits)
+    return replace(question, situation=situation, climb=climb)
+
+
+def _more_memory(question: Question, nearest: Candidate | None) -> Iterator[str]:
+    """Name the memory that is missing: to be freed where others hold it, else as a larger card."""
+    device = question.situation.device
+    if nearest is None or device.total_bytes is None or device.free_bytes is None:
+        return
+    need = needed(question, nearest.settings, _least(question))
+    missing = max(0, need - nearest.budget.kv_cache.low) + (1 << 28)
+    limit = question.limits.memory_bytes
+    if limit is not None and limit + missing <= device.free_bytes:
+        yield f"allow --memory {math.ceil((limit + missing) / GIB * 10) / 10:g}GiB instead of {gib(limit)}"
+    elif device.free_bytes + missing <= device.total_bytes:
+        held = [f"{one.name} (pid {one.pid}) holds {gib(one.used_bytes)}" for one in device.holders if one.used_bytes]
+        yield f"free {gib(missing)} more of this card" + (f": {held[0]}" if held else "")
+    else:
+        yield f"use a card with {math.ceil((device.total_bytes + missing) / GIB)} GiB"
+
+
+def _more_cards(question: Question) -> Iterator[str]:
+    """Name how many such cards would do, as far as the model's heads can be shared out."""
+    limits = question.limits
+    if "tensor_parallel_size" in question.climb.pins:
+        return
+    for count in (2, 4, MOST_CARDS):
+        if count > limits.gpus and plan(_at(question, question.situation, replace(limits, gpus=count))).fits:
+            yield f"use {count} such cards with --gpus {count}"
+            return
