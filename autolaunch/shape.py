@@ -56,7 +56,8 @@ class Shape:
     """The dimensions of a model; counts and elements, `dtype_bytes` per activation element.
 
     `experts` in all and `experts_per_token`, `expert_intermediate_size` of one; `vision` is a multimodal encoder
-    that the engine loads; `soft_cap` logits that are capped (kept twice while sampling).
+    that the engine loads; `soft_cap` logits that are capped (kept twice while sampling). `restored_values` are the
+    numbers of one head that latent attention restores per token, qk_nope_head_dim + v_head_dim (0: not known).
     """
 
     architecture: str
@@ -75,6 +76,7 @@ class Shape:
     expert_intermediate_size: int = 0
     vision: bool = False
     soft_cap: bool = False
+    restored_values: int = 0
 
     def has(self, kind: CacheKind) -> bool:
         """Whether some layer keeps this kind of cache."""

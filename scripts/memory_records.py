@@ -55,6 +55,7 @@ def shape_of(record: Record) -> Shape | None:
         expert_intermediate_size=more.get("moe_intermediate_size") or record["intermediate_size"] or 0,
         vision=bool(more.get("vision")),
         soft_cap="final_logit_softcapping" in more,
+        restored_values=more.get("qk_nope_head_dim", 0) + more.get("v_head_dim", 0),
     )
 
 

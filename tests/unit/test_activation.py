@@ -34,6 +34,7 @@ from tests.unit.starts import (
     T4,
     TINY_GLM,
     Card,
+    plain,
     run,
     shown,
 )  # fmt: skip
@@ -114,7 +115,24 @@ def test_several_ranks_gather_their_logits_in_the_second_runner() -> None:
 def test_a_long_batch_makes_the_forward_pass_the_peak() -> None:
     """The three halves of a gated MLP: 65536 tokens of Mistral-7B, 3 * 14336 values each."""
     found = peaks(MISTRAL_7B, run(MISTRAL_7B, H100, "0.24.0", max_num_batched_tokens=65536, enforce_eager=True))
-    assert found.warm == 65536 * 2 * (2 * 4096 + 4096 + 3 * 14336)
+    assert found.warm == 65536 * 2 * (3 * 4096 + 4096 + 3 * 14336)
+
+
+@pytest.mark.parametrize(
+    ("shape", "gib"), [(plain(4096, 11008, 32, (32, 32), 32016), 0.77), (plain(4096, 12800, 40, (32, 8), 49155), 0.85)]
+)
+def test_a_small_vocabulary_makes_the_forward_pass_the_peak(shape: Shape, gib: float) -> None:
+    """CodeLlama-7B and granite-3.1-8b on 0.19."""
+    assert activation(shape, run(shape, H100, "0.19.0")).gib == pytest.approx(gib, abs=0.025)
+
+
+def test_wider_latent_heads_restore_more() -> None:
+    """GLM-4.7-Flash has 192 + 256 values a head where DeepSeek has 128 + 128."""
+    wide = replace(DEEPSEEK_V2_LITE, restored_values=448)
+    one, other = (
+        peaks(shape, run(shape, H100, "0.29.0", enforce_eager=True)).warm for shape in (DEEPSEEK_V2_LITE, wide)
+    )
+    assert (other - one) / (16 * 192 * 2) == 65536 + 2.5 * 8192
 
 
 def test_a_multimodal_encoder_is_a_peak_of_its_own_with_a_wide_range() -> None:
