@@ -82,14 +82,14 @@ class Database:
         try:
             try:
                 return attempt()
-            except (_Damaged, sqlite3.DatabaseError) as error:
+            except (_Damaged, sqlite3.DatabaseError, UnicodeDecodeError) as error:
                 if not _is_damage(error):
                     raise
-                self._set_aside(str(error))
+                self._set_aside(_text(error))
             except FileNotFoundError:
                 pass  # another process has just set it aside
             return attempt()
-        except (_Damaged, sqlite3.Error, OSError) as error:
+        except (_Damaged, sqlite3.Error, UnicodeDecodeError, OSError) as error:
             raise Unusable(_text(error)) from error
 
     def _once(self, work: Callable[[sqlite3.Connection], T], begin: str) -> T:
@@ -179,7 +179,7 @@ class Database:
             return self._once(lambda db: bool(_value(db, "PRAGMA integrity_check(1)") == "ok"), "BEGIN")
         except FileNotFoundError:
             return True  # set aside already, and no new one begun
-        except (_Damaged, sqlite3.DatabaseError) as error:
+        except (_Damaged, sqlite3.DatabaseError, UnicodeDecodeError) as error:
             if not _is_damage(error):
                 raise
             return False
@@ -190,11 +190,16 @@ def _value(db: sqlite3.Connection, query: str) -> Any:
 
 
 def _is_damage(error: Exception) -> bool:
-    """Whether an error is the file's own: Python gives SQLITE_CORRUPT and SQLITE_NOTADB the plain class, no other."""
-    return isinstance(error, _Damaged) or type(error).__name__ == "DatabaseError"
+    """Whether an error is the file's own: Python gives SQLITE_CORRUPT and SQLITE_NOTADB the plain class, no other.
+
+    What SQLite says of a damaged schema may quote bytes from it that Python cannot decode.
+    """
+    return isinstance(error, (_Damaged, UnicodeDecodeError)) or type(error).__name__ == "DatabaseError"
 
 
 def _text(error: Exception) -> str:
+    if isinstance(error, UnicodeDecodeError):
+        return "its schema cannot be read"
     return (error.strerror if isinstance(error, OSError) else None) or str(error)
 
 

@@ -251,6 +251,11 @@ def test_a_row_of_a_later_release_is_passed_over(kept: Kept, text: str) -> None:
 # --- damage
 
 
+def in_the_schema(file: Path) -> None:
+    """Damage the schema's text: SQLite's message then quotes bytes that are no UTF-8."""
+    file.write_bytes(file.read_bytes().replace(b"outcomes_by_key", b"\x80utcomes_by_key"))
+
+
 def another_program(file: Path) -> None:
     file.unlink()
     with sqlite3.connect(file) as db:
@@ -292,6 +297,7 @@ DAMAGES: dict[str, Callable[[Path], Any]] = {
     "one page": lambda file: os.truncate(file, 4096),
     "a piece of the header": lambda file: os.truncate(file, 50),
     "over the table": over_the_table,
+    "in the schema": in_the_schema,
     "another program's": another_program,
     "without a column": without_a_column,
     "without its table": without_its_table,
