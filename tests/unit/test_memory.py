@@ -253,7 +253,7 @@ def test_a_row_of_a_later_release_is_passed_over(kept: Kept, text: str) -> None:
 
 def in_the_schema(file: Path) -> None:
     """Damage the schema's text: SQLite's message then quotes bytes that are no UTF-8."""
-    file.write_bytes(file.read_bytes().replace(b"outcomes_by_key", b"\x80utcomes_by_key"))
+    file.write_bytes(file.read_bytes().replace(b"CREATE INDEX", b"CREATE INDE\x80"))
 
 
 def another_program(file: Path) -> None:
