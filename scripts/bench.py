@@ -4,6 +4,7 @@ start   from the command to the engine's exec; from the engine's decisive line t
 output  memory of the supervisor after 200 MB of engine output, and time against a plain reader of the same output
 real    seconds to READY of a real vLLM under autolaunch against the same command by hand (needs the engine)
 memory  the memory model against records of real starts (--records FILE), by card and by kind of model
+attempts  hundreds of situations through the real supervisor over the fake engine, against an oracle (--situations N)
 """
 
 from __future__ import annotations
@@ -254,6 +255,10 @@ def main() -> None:
 
         bench_memory.main(sys.argv[2:])
         return
+    if sys.argv[1:2] == ["attempts"]:
+        import bench_attempts  # noqa: PLC0415 - needs the fake engine that the other parts do not import
+
+        sys.exit(bench_attempts.main(sys.argv[2:]))
     names = sys.argv[1:] or ["start", "output"]
     for name in names:
         if name not in PARTS:

@@ -44,6 +44,7 @@ class Ground:
         self.shape = _shape(self.model, given, scenario.version)
         cold = {"warm": False, "cold": True}.get(self.model.cache, not ledger.has_compiled(self.shape))
         self.verdict = judge(self.model, given, scenario.version, start=ledger.n, cold=cold)
+        ledger.event("judged", **self.told())
 
     def neighbours(self, phase: str) -> None:
         """Let the neighbours move as the scenario says for this phase."""

@@ -3,8 +3,8 @@
     count            how many processes have started (locked, so that two starts never share a number)
     starts.jsonl     {n, pid, argv, time, monotonic, exec_time} a line per start; time is wall clock at the
                      first statement, exec_time (10 ms steps) when the process was made
-    events.jsonl     {n, pid, event, time}: "cause" after the decisive line, "ready", "stopping", "exit"; where there is
-                     a memory model, cause and ready also say its kind, its numbers and the simulated `seconds`
+    events.jsonl     {n, pid, event, time}: "judged" (by the memory model: with its kind, its numbers and the simulated
+                     `seconds` to that end), "cause" after the decisive line, "ready", "stopping", "exit"
     compiled         a line per shape that torch.compile has in its cache
     pids/<pid>       {role, ticks} of every process that was started, written by itself
 

@@ -191,7 +191,7 @@ class Life:
             say([(STDOUT, line) for line in self.outcome.lines])
         else:
             say(cause(self.speech, self.kind))
-        self.ledger.event("cause", **self.ground.told())
+        self.ledger.event("cause")
         if self.outcome.then == "hang":
             self._hang()
         self._wait("exit")
@@ -232,7 +232,7 @@ class Life:
         self.ground.neighbours("serving")
         if not self.outcome.log:
             say(self.speech.phase("serving"))
-        self.ledger.event("ready", **self.ground.told())
+        self.ledger.event("ready")
         for behaviour in self.outcome.at("serving"):
             self._act(behaviour)
         if self.failing == "serving":

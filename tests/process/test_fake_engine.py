@@ -255,12 +255,12 @@ def test_neighbours_move_on_the_card_as_the_engine_meets_them(engine: Bench, car
 def test_the_second_start_finds_the_compile_cache_of_the_first(engine: Bench, card: Card) -> None:
     scenario = on_card(cache="folder")
     assert [ended(engine.start(scenario)) for _ in range(2)] == [1, 1]
-    first, second = leftovers.events(engine.folder, "cause")
+    first, second = leftovers.events(engine.folder, "judged")
     assert [line["kind"] for line in (first, second)] == ["kv_too_small", "kv_too_small"]
     assert [line["seconds"] for line in (first, second)] == [78.5, 54.5]
     assert round(second["numbers"]["available_kv_gib"] - first["numbers"]["available_kv_gib"], 2) == 0.98
     assert ended(engine.start(scenario, "--max-num-batched-tokens", "1024")) == 1  # another shape is compiled anew
-    assert leftovers.events(engine.folder, "cause")[2]["seconds"] == 78.5
+    assert leftovers.events(engine.folder, "judged")[2]["seconds"] == 78.5
 
 
 def test_the_budget_is_said_in_the_words_of_the_release(engine: Bench) -> None:

@@ -1,0 +1,1 @@
+"""The parts of `scripts/bench attempts`: situations, the oracle, model folders, runs, the report."""
