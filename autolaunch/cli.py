@@ -15,7 +15,6 @@ import click
 from autolaunch import __version__
 from autolaunch.cli_options import Capability, ServeCommand, Size, launching, option
 from autolaunch.errors import AutolaunchError, ExitCode, WishError
-from autolaunch.sizes import gib
 
 LATER = ("history", "systemd", "logs", "report")
 """Names kept for commands to come, so that none of them is ever taken for a model."""
@@ -130,7 +129,9 @@ def models() -> None:
 @option("--state-dir", type=click.Path(path_type=Path, file_okay=False), help="The state folder to look at.")
 def doctor(engine: str | None, state_dir: Path | None) -> None:
     """Say what autolaunch finds here: engine, memory, state folder."""
-    from autolaunch import hardware  # noqa: PLC0415
+    from autolaunch import hardware, inventory  # noqa: PLC0415
+    from autolaunch.choice import choose  # noqa: PLC0415
+    from autolaunch.facts import DeviceKind  # noqa: PLC0415
     from autolaunch.installation import find_engine  # noqa: PLC0415
     from autolaunch.narration import memory_of  # noqa: PLC0415
     from autolaunch.redaction import redact_argv, secrets_in  # noqa: PLC0415
@@ -140,10 +141,13 @@ def doctor(engine: str | None, state_dir: Path | None) -> None:
     found = find_engine(engine, version=None, environment=os.environ)
     command = redact_argv(found.command, secrets_in((), os.environ, found.command))
     give(f"engine   {' '.join(command)} (vLLM {found.engine.version or 'of unknown version'})")
-    device = hardware.measure(found.engine.device)
-    give(f"memory   {memory_of(device)}")
-    for holder in device.holders:
-        give(f"         {gib(holder.used_bytes)} held by {holder.name} (pid {holder.pid})")
+    if found.engine.device is DeviceKind.CPU:
+        lines: tuple[str, ...] = (memory_of(hardware.measure(DeviceKind.CPU)),)
+    else:
+        seen = hardware.look(os.environ)
+        lines = inventory.describe(seen, chosen=choose(seen.choosable))
+    for index, line in enumerate(lines):
+        give(f"{'' if index else 'memory':<9}{line}")
     give(f"state    {state_folder(state_dir)}")
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from autolaunch.budget import Budget
-from autolaunch.facts import Basis
+from autolaunch.facts import Basis, DeviceKind
 from autolaunch.narration import settings_text
 from autolaunch.plan_form import kv_cache_tokens
 from autolaunch.sizes import gib
@@ -36,18 +36,21 @@ class Part:
     known: str
 
 
-def parts(budget: Budget) -> tuple[Part, ...]:
-    """Return where a card's memory goes; the sizes add up to its total where the plan fits."""
+def parts(budget: Budget, kind: DeviceKind = DeviceKind.CUDA) -> tuple[Part, ...]:
+    """Return where a card's (or a host's) memory goes; the sizes add up to its total where the plan fits."""
+    cpu = kind is DeviceKind.CPU
     free = budget.total_bytes if budget.free_bytes is None else budget.free_bytes
     held = budget.total_bytes - free
     rest = free - budget.outside.bytes - budget.requested_bytes
     own = (
         Part("weights", budget.weights.bytes, "█", "blue", _known(budget.weights)),
         Part("activations", budget.activation.bytes, "▓", "magenta", _known(budget.activation)),
-        Part("outside PyTorch", budget.non_torch.bytes, "▚", "cyan", _known(budget.non_torch)),
+        Part(
+            "worker's own" if cpu else "outside PyTorch", budget.non_torch.bytes, "▚", "cyan", _known(budget.non_torch)
+        ),
         Part("CUDA graphs", budget.cudagraph.bytes, "▒", "yellow", _known(budget.cudagraph)),
         Part("KV cache", budget.kv_cache.bytes, "░", "green", _cache(budget)),
-        Part("CUDA context", budget.outside.bytes, "x", "red", _known(budget.outside)),
+        Part("server's own" if cpu else "CUDA context", budget.outside.bytes, "x", "red", _known(budget.outside)),
         Part("held by others", held, "#", "red", "measured"),
         Part("left free", rest, "·", "dim", ""),
     )
@@ -85,7 +88,7 @@ def draw(ready: Prepared, *, command: str, closest: Sequence[str] = (), width: i
     _header(console, ready)
     budget = ready.plan.budget
     if budget is not None:
-        _memory(console, budget)
+        _memory(console, budget, ready.situation.device.kind)
     for name, text in _rows(ready, command, closest):
         console.print(f"  [bold]{name:<9}[/bold]" if name else " " * 11, end="")
         console.print(text, markup=False)
@@ -109,10 +112,10 @@ def _header(console: Console, ready: Prepared) -> None:
     console.print(f"  {device.name}, {amount}; {engine}; strategy {ready.asked.strategy.name}", markup=False)
 
 
-def _memory(console: Console, budget: Budget) -> None:
+def _memory(console: Console, budget: Budget, kind: DeviceKind) -> None:
     from rich.text import Text  # noqa: PLC0415
 
-    shown = parts(budget)
+    shown = parts(budget, kind)
     console.print()
     console.print(Text("  ") + Text.assemble(*bar(shown, width=BAR_WIDTH)))
     for part in shown:

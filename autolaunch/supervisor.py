@@ -10,7 +10,6 @@ import queue
 import signal
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from io import FileIO
@@ -23,7 +22,7 @@ from autolaunch.arguments import given
 from autolaunch.diagnose import Scanner
 from autolaunch.engine import STIR_PERIOD_S, EngineProcess
 from autolaunch.errors import ExitCode, HostError
-from autolaunch.facts import Device, DeviceKind
+from autolaunch.facts import Device
 from autolaunch.failure import Failure, Kind, Phase
 from autolaunch.installation import Installation
 from autolaunch.lock import CardLocks, Held
@@ -32,6 +31,7 @@ from autolaunch.past import Outcome
 from autolaunch.placement import Placement
 from autolaunch.port import refuse_taken_port, stranger
 from autolaunch.redaction import plain_secrets_in, redact_argv, secrets_in
+from autolaunch.release import await_release
 from autolaunch.settings import Settings, render
 from autolaunch.wish import Wish
 
@@ -50,13 +50,6 @@ LOCK_WAIT_S = 600.0
 """How long another start on the same card is waited for."""
 
 LAST_WAIT_S = 5.0
-RELEASE_WAIT_S = 15.0
-RELEASE_POLL_S = 0.1
-RELEASE_SLACK_BYTES = {DeviceKind.CUDA: 256 << 20, DeviceKind.CPU: 1 << 30}
-"""How far below the free memory before the start still counts as returned: other processes move it too."""
-STILL_READINGS = 6
-STILL_BYTES = {DeviceKind.CUDA: 64 << 20, DeviceKind.CPU: 256 << 20}
-"""Readings so close together over half a second stand still: what is missing is another process's now."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -320,28 +313,7 @@ class Supervisor:
     # --- between attempts
 
     def _await_release(self, attempt: int) -> None:
-        """Measure until the memory is back where it was before the start, or stands still, or time is up."""
-        import tenacity  # noqa: PLC0415 - while the engine starts, not before
-
-        before = self._baseline
-        if before.free_bytes is None:
-            self._events.put(events.MemorySettled(attempt, self._measure()))
-            return
-        enough = before.free_bytes - RELEASE_SLACK_BYTES.get(before.kind, 0)
-        readings: deque[int] = deque(maxlen=STILL_READINGS)
-
-        def awaited(device: Device) -> bool:
-            readings.append(device.free_bytes or 0)
-            moves = max(readings) - min(readings) > STILL_BYTES.get(before.kind, 0)
-            return readings[-1] < enough and (moves or len(readings) < STILL_READINGS)
-
-        retrying = tenacity.Retrying(
-            retry=tenacity.retry_if_result(awaited),
-            stop=tenacity.stop_after_delay(RELEASE_WAIT_S),
-            wait=tenacity.wait_fixed(RELEASE_POLL_S),
-            retry_error_callback=_last_answer,
-        )
-        settled = retrying(self._measure)
+        settled = await_release(self._baseline, self._measure)
         if settled.free_bytes is not None:
             self._baseline = settled  # what the next start finds, neighbours included
         self._events.put(events.MemorySettled(attempt, settled))

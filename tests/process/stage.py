@@ -26,6 +26,7 @@ T = TypeVar("T")
 
 ROOT = Path(__file__).parents[2]
 ENGINE = f"{sys.executable} -S {ROOT}/tests/fake_engine"
+GIB = 1 << 30
 DEADLINE_S = 20.0
 SECRET = "sk-very-secret-0123456789"
 TOKEN = "hf_VerySecretToken0123456789"

@@ -1,0 +1,149 @@
+"""`autolaunch plan` as a user runs it: on a machine without a card, and on one with neighbours."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests import fake_nvml
+from tests.fake_engine.scenario import Outcome
+from tests.process.stage import ENGINE, GIB, ROOT, Result, Stage, ok
+
+CONTRACT = {
+    "total_bytes", "free_bytes", "requested_bytes", "weights_bytes", "non_torch_bytes", "activation_bytes",
+    "cudagraph_bytes", "kv_cache_bytes", "kv_bytes_per_token", "kv_cache_tokens",
+}  # fmt: skip
+CARD = "NVIDIA GeForce RTX 4090"
+
+
+def plan(stage: Stage, *words: str) -> Result:
+    """Run `autolaunch plan glm-4-9b`; the fake engine is there unless another is named."""
+    engine = () if "--engine" in words else ("--engine", ENGINE, "--engine-version", "0.24.0")
+    return stage.end(stage.start([sys.executable, "-m", "autolaunch", "plan", "glm-4-9b", *engine, *words]))
+
+
+def planned(stage: Stage, *words: str) -> dict[str, Any]:
+    """Return the plan's JSON."""
+    ended = plan(stage, "--json", *words)
+    assert ended.code == 0, ended.err
+    found: dict[str, Any] = json.loads(ended.out)
+    return found
+
+
+def cards(stage: Stage, *cards: dict[str, Any]) -> None:
+    """Give the machine these cards."""
+    stage.environment |= fake_nvml.environment(stage.folder / "nvml.json", *cards)
+    stage.environment["PYTHONPATH"] += f"{os.pathsep}{ROOT}"
+
+
+def card(free: float, *, total: float = 24.0, **more: Any) -> dict[str, Any]:
+    """Return a card of so many GiB."""
+    return {"name": CARD, "total": int(total * GIB), "free": int(free * GIB), "capability": [8, 9], **more}
+
+
+def test_the_json_is_the_contracts_and_its_figures_add_up(stage: Stage) -> None:
+    found = planned(stage, "--gpu-memory-total", "24GiB", "--gpu-memory-free", "23.2GiB")
+    assert {"v", "model", "fits", "settings", "argv", "budget", "basis", "why"} <= set(found)
+    assert (found["v"], found["model"], found["fits"]) == (1, "glm-4-9b", True)
+    budget = found["budget"]
+    assert set(budget) == CONTRACT == set(found["basis"])
+    assert set(found["basis"].values()) <= {"exact", "measured", "estimated"}
+    used = sum(budget[f"{name}_bytes"] for name in ("weights", "non_torch", "activation", "cudagraph", "kv_cache"))
+    assert used == budget["requested_bytes"]
+    assert budget["total_bytes"] == 24 * GIB
+    assert budget["kv_bytes_per_token"] == 40960
+    assert abs(budget["kv_cache_tokens"] - found["max_model_len"]) <= 64
+    assert found["argv"][-2:] == ["--max-model-len", "auto"]
+
+
+@pytest.mark.parametrize(
+    ("version", "utilization", "measured_gib"),
+    [("0.24.0", "0.92", 2.69), ("0.24.0", "0.9", 2.21)],
+)
+def test_the_plan_agrees_with_what_was_measured_on_such_a_card(
+    stage: Stage, version: str, utilization: str, measured_gib: float
+) -> None:
+    """GLM-4-9B on a 24 GiB card with a cold compile cache: 2.69 GiB of KV cache at 0.92 were measured."""
+    found = planned(
+        stage, "--gpu-memory-total", "24GiB", "--gpu-memory-utilization", utilization, "--engine-version", version
+    )
+    assert abs(found["budget"]["kv_cache_bytes"] / GIB - measured_gib) < 0.15
+
+
+def test_a_card_by_its_name_needs_no_card_and_no_engine(stage: Stage) -> None:
+    found = planned(stage, "--gpu", "rtx 4090")
+    assert found["budget"]["total_bytes"] == 25_250_627_584
+    assert found["fits"] is True
+
+
+def test_without_a_card_the_user_is_told_how_to_name_one(stage: Stage) -> None:
+    cards(stage)
+    del stage.environment["FAKE_NVML"]  # the fake then has no driver
+    ended = plan(stage)
+    assert ended.code == 5
+    assert '--gpu "RTX 4090"' in ended.err
+
+
+def test_the_picture_says_where_the_memory_goes_without_colour(stage: Stage) -> None:
+    ended = plan(stage, "--gpu", "RTX 4090")
+    assert ended.code == 0
+    assert "\x1b" not in ended.out
+    for words in ("weights           17.5", "KV cache", "left free", "settings", "command"):
+        assert words in ended.out
+    assert ended.out.splitlines()[0].startswith("glm-4-9b: fits, ")
+
+
+def test_what_does_not_fit_ends_with_3_and_what_would(stage: Stage) -> None:
+    ended = plan(stage, "--gpu", "RTX 3060", "--strategy", "keep-quality")
+    assert ended.code == 3
+    assert "glm-4-9b: does not fit" in ended.out
+    assert "allow quantized weights" in ended.out
+    assert "use 2 such cards with --gpus 2" in ended.out
+
+
+def test_the_emptiest_card_is_planned_for(stage: Stage) -> None:
+    cards(stage, card(6.0), card(23.0))
+    assert planned(stage)["budget"]["free_bytes"] == 23 * GIB
+
+
+def test_a_start_that_cannot_fit_is_refused_before_anything_runs(stage: Stage) -> None:
+    cards(stage, card(7.0, total=8.0))
+    ended = stage.run("--strategy", "keep-quality")
+    assert ended.code == 3
+    assert [line["event"] for line in stage.lines()] == ["plan", "exhausted", "stopped"]
+    assert any("--try-anyway" in way for way in stage.lines()[1]["closest"])
+    assert stage.left() == []
+
+
+def test_it_can_be_tried_anyway(stage: Stage) -> None:
+    cards(stage, card(7.0, total=8.0))
+    stage.play(ok())
+    ended = stage.run("--strategy", "keep-quality", "--try-anyway", "--check")
+    assert ended.code == 0, ended.err
+
+
+def test_the_second_start_uses_what_came_up_and_history_is_kept_apart_by_wish(stage: Stage) -> None:
+    cards(stage, card(23.2))
+    stage.play(Outcome(kind="graph_oom"), ok())
+    assert stage.run("--check").code == 0
+    first = next(line for line in stage.lines() if line["event"] == "ready")
+    assert first["n"] == 2
+    stage.record.unlink()
+    stage.play(ok())
+    assert stage.run("--check").code == 0
+    lines = stage.lines()
+    assert [line["event"] for line in lines] == ["plan", "attempt", "ready", "stopped"]
+    assert lines[2]["settings"] == first["settings"]
+    assert lines[0]["why"] == ["these settings came up before"]
+
+
+def test_no_memory_neither_reads_nor_writes(stage: Stage) -> None:
+    cards(stage, card(23.2))
+    stage.play(ok())
+    assert stage.run("--check", "--no-memory").code == 0
+    assert not list(Path(stage.state).glob("memory*"))

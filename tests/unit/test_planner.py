@@ -1,0 +1,384 @@
+"""The first settings: the least painful that fit, pins kept, doubt told, what came up before used again."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from autolaunch.candidates import Question, candidates
+from autolaunch.case import Limits
+from autolaunch.facts import GIB, Device, DeviceKind, Engine, Holder, Model, Situation, Variant, Weights
+from autolaunch.failure import Failure, Kind
+from autolaunch.figures import Effective
+from autolaunch.ladder import begin
+from autolaunch.past import Outcome, Past
+from autolaunch.planner import Plan, plan
+from autolaunch.recall import recall
+from autolaunch.settings import AUTO, Settings
+from autolaunch.shape import CacheKind, CacheLayers, Shape
+from autolaunch.shortfall import shortfall
+from autolaunch.strategy import load_strategy
+
+GLM = Shape(
+    architecture="GlmForCausalLM",
+    hidden_size=4096,
+    intermediate_size=13696,
+    num_hidden_layers=40,
+    num_attention_heads=32,
+    num_key_value_heads=2,
+    head_dim=128,
+    vocab_size=151552,
+    caches=(CacheLayers(CacheKind.FULL, 40, values=512, heads=2),),
+)
+WEIGHTS = Weights(18799902784, linear_bytes=16316891136)
+MODEL = Model(131072, name="glm", shape=GLM, weights=WEIGHTS)
+AWQ = Variant("org/glm-awq", "awq", Weights(6 * GIB))
+WISH = "a wish"
+CONCESSIONS = ("max_num_seqs", "enforce_eager", "kv_cache_dtype", "tensor_parallel_size", "quantization", "model")
+
+
+def situation(total: float = 24.0, free: float | None = None, **more: Any) -> Situation:
+    """Return GLM-4-9B on a card of so many GiB, all of it free unless said."""
+    device = Device(
+        DeviceKind.CUDA, "card", int(total * GIB), int((total if free is None else free) * GIB),
+        more.pop("capability", (8, 9)), holders=more.pop("holders", ()),
+    )  # fmt: skip
+    return Situation(device, Engine(more.pop("version", "0.24.0"), DeviceKind.CUDA), more.pop("model", MODEL))
+
+
+def ask(
+    there: Situation,
+    pinned: Settings | None = None,
+    *,
+    strategy: str = "default",
+    past: Past | None = None,
+    **limits: Any,
+) -> Question:
+    """Return the question of a first start."""
+    pinned = pinned or Settings()
+    climb = begin(load_strategy(strategy), Limits(**limits), pinned, pins=frozenset(pinned.as_json()), situation=there)
+    return Question(climb, there, past or Past(), WISH)
+
+
+def conceded(settings: Settings) -> set[str]:
+    """Return the names of what a plan gives up."""
+    return {name for name in CONCESSIONS if getattr(settings, name) is not None}
+
+
+# What fits
+
+
+def test_a_card_with_room_gets_the_engines_own_settings() -> None:
+    found = plan(ask(situation(79.18)))
+    assert found.fits is True
+    assert not found.doubtful
+    assert found.settings == Settings(gpu_memory_utilization=0.92, max_model_len=AUTO)
+    assert found.context == 131072
+
+
+def test_where_the_whole_context_does_not_fit_the_share_is_as_large_as_the_memory_allows() -> None:
+    found = plan(ask(situation(24.0, 23.2)))
+    assert conceded(found.settings) == set()
+    share = found.settings.gpu_memory_utilization or 0
+    assert 0.92 < share <= 0.95
+    assert share * 24.0 < 23.2 - 0.5
+    assert 60_000 < (found.context or 0) < 131072
+
+
+def test_no_more_is_taken_than_the_whole_context_needs() -> None:
+    """On 26 GiB the default share lacks some 0.2 GiB for 131,072 tokens: no reason to go to 0.95."""
+    need = next(
+        total
+        for total in (25.0, 25.25, 25.5, 25.75, 26.0, 26.25, 26.5, 26.75, 27.0)
+        if plan(ask(situation(total))).context == 131072
+    )
+    share = plan(ask(situation(need + 0.2))).settings.gpu_memory_utilization or 0
+    assert 0.92 <= share < 0.95
+
+
+def test_what_the_model_lacks_is_given_up_in_the_strategys_order() -> None:
+    """The default gives up the context, then batch, eager mode, and weights only where nothing else is left."""
+    rungs = [conceded(plan(ask(situation(total))).settings) for total in (24.0, 20.0, 16.0)]
+    assert rungs[0] == set()
+    assert rungs[1]
+    assert "quantization" not in rungs[1]
+    assert "quantization" in rungs[2]
+
+
+def test_a_strategy_that_keeps_the_context_gives_up_everything_else_first() -> None:
+    found = plan(ask(situation(24.0, 23.2), strategy="keep-context"))
+    assert found.context == 131072
+    assert conceded(found.settings) == {"kv_cache_dtype"}
+    old = plan(ask(situation(24.0, 23.2, capability=(8, 0)), strategy="keep-context"))
+    assert old.context == 131072
+    assert conceded(old.settings) == {"quantization"}
+
+
+def test_a_concession_is_not_kept_where_a_later_one_makes_it_needless() -> None:
+    """The real ladder would have come to FP8 weights over eager mode and a small batch, and kept both."""
+    settings = plan(ask(situation(16.0))).settings
+    assert conceded(settings) == {"quantization"}
+
+
+def test_more_cards_are_used_before_anything_is_given_up() -> None:
+    found = plan(ask(situation(24.0, 23.2), gpus=2))
+    assert conceded(found.settings) == {"tensor_parallel_size"}
+    assert found.context == 131072
+
+
+def test_the_cards_must_share_the_heads_out_evenly() -> None:
+    odd = replace(MODEL, shape=replace(GLM, num_attention_heads=27, num_key_value_heads=9))
+    assert plan(ask(situation(24.0, model=odd), gpus=2)).settings.tensor_parallel_size is None
+
+
+@pytest.mark.parametrize(("version", "expected"), [("0.24.0", AUTO), ("0.14.0", AUTO), ("0.13.0", None)])
+def test_an_engine_that_can_fits_the_context_itself(version: str, expected: int | None) -> None:
+    length = plan(ask(situation(24.0, 23.2, version=version))).settings.max_model_len
+    assert length == expected if expected else 16_384 < (length or 0) < 131072
+
+
+def test_a_cap_that_fits_is_set_and_one_that_does_not_is_the_engines_to_fit() -> None:
+    assert plan(ask(situation(24.0), max_context=32768)).settings.max_model_len == 32768
+    assert plan(ask(situation(24.0, 23.2), max_context=130000)).settings.max_model_len == AUTO
+
+
+def test_several_requests_at_once_share_the_cache() -> None:
+    one, four = (plan(ask(situation(24.0), concurrency=count)) for count in (1, 4))
+    assert (four.context or 0) < (one.context or 0) / 3.5
+    assert four.settings.max_model_len == four.context
+
+
+def test_memory_of_the_users_own_is_the_budget() -> None:
+    found = plan(ask(situation(79.18), memory_bytes=22 * GIB))
+    assert found.budget is not None
+    assert found.budget.requested_bytes <= 22 * GIB
+
+
+# Pins
+
+
+@pytest.mark.parametrize(
+    "pinned",
+    [
+        Settings(gpu_memory_utilization=0.8),
+        Settings(max_model_len=8192),
+        Settings(enforce_eager=False),
+        Settings(kv_cache_dtype="auto"),
+        Settings(quantization="fp8"),
+        Settings(max_num_seqs=512),
+    ],
+)
+def test_what_the_user_pinned_stands_in_the_plan(pinned: Settings) -> None:
+    for total in (24.0, 16.0):
+        settings = plan(ask(situation(total), pinned, strategy="keep-context")).settings
+        for name in pinned.as_json():
+            assert getattr(settings, name) == getattr(pinned, name)
+
+
+def test_a_pinned_context_makes_everything_else_give_way() -> None:
+    found = plan(ask(situation(24.0, 23.2), Settings(max_model_len=131072)))
+    assert found.context == 131072
+    assert conceded(found.settings) == {"kv_cache_dtype"}
+
+
+# What cannot be told
+
+
+@pytest.mark.parametrize(
+    ("there", "strategy", "why"),
+    [
+        (situation(), "classic", "literal steps"),
+        (replace(situation(), device=Device(DeviceKind.CUDA)), "default", "memory cannot be read"),
+        (situation(model=Model(131072)), "default", "size is not known"),
+    ],
+)
+def test_where_nothing_is_known_the_strategys_own_start_stands(there: Situation, strategy: str, why: str) -> None:
+    question = ask(there, strategy=strategy)
+    found = plan(question)
+    assert (found.settings, found.fits) == (question.climb.settings, None)
+    assert why in found.why[0]
+
+
+def test_a_cache_that_the_user_sized_is_not_planned() -> None:
+    question = ask(situation())
+    question = replace(question, climb=replace(question.climb, pins=frozenset({"gpu_memory_utilization"}),
+                                               settings=Settings()))  # fmt: skip
+    assert plan(question).why == ("your own option sizes the KV cache",)
+
+
+# Doubt
+
+
+def around_the_edge() -> list[Plan]:
+    """Return the plans for cards on which the weights come near to filling the memory."""
+    return [plan(ask(situation(18.0 + step / 8), strategy="keep-quality")) for step in range(80)]
+
+
+def test_doubt_is_told_with_its_reason_and_only_where_the_estimate_straddles_the_limit() -> None:
+    plans = around_the_edge()
+    assert {found.fits for found in plans} == {True, False}
+    assert {found.doubtful for found in plans} == {True, False}
+    for found in plans:
+        assert found.doubtful == any("margin" in why or "for certain" in why for why in found.why)
+    assert plans[0].fits is False
+    assert not plans[-1].doubtful
+
+
+def test_large_weights_take_the_safe_settings_first() -> None:
+    """A failed start of 60 GiB takes ten minutes: where two plans differ by a margin the safe one comes first."""
+    large = replace(MODEL, weights=Weights(60 * GIB, linear_bytes=56 * GIB))
+    plans = [plan(ask(situation(64.0 + step / 10, model=large))) for step in range(60)]
+    doubtful = [found for found in plans if found.doubtful and found.fits]
+    assert any("takes long" in found.why[-1] for found in doubtful)
+
+
+# Nothing fits
+
+
+def words(question: Question) -> tuple[str, ...]:
+    """Return what would help, for a question that nothing fits."""
+    assert plan(question).fits is False
+    return shortfall(question)[1]
+
+
+def test_what_would_help_is_named_nearest_first_and_was_tried_on_the_memory_model() -> None:
+    question = ask(situation(16.0), strategy="keep-quality")
+    assert words(question) == (
+        "allow quantized weights with --strategy default",
+        "use a card with 19 GiB",
+        "use 2 such cards with --gpus 2",
+    )
+    assert "16.00 GiB of 16.00 GiB are free" in shortfall(question)[0]
+
+
+def test_the_users_own_context_is_named_first_with_what_would_do() -> None:
+    question = ask(situation(24.0, 23.2), Settings(max_model_len=131072), strategy="keep-quality")
+    first = words(question)[0]
+    length = int(first.split()[2])
+    assert first == f"give --max-model-len {length} instead of your 131072"
+    shorter = ask(situation(24.0, 23.2), Settings(max_model_len=length), strategy="keep-quality")
+    assert plan(shorter).fits is True
+
+
+def test_memory_that_others_hold_is_named_with_its_holder() -> None:
+    holders = (Holder(4711, "python", 12 * GIB),)
+    question = ask(situation(24.0, 12.0, holders=holders), strategy="keep-quality")
+    assert any("python (pid 4711) holds 12.00 GiB" in word for word in words(question))
+
+
+def test_a_lighter_sibling_is_named() -> None:
+    there = situation(12.0, capability=(7, 5), model=replace(MODEL, variants=(AWQ,)))
+    question = ask(there, strategy="keep-quality")
+    assert any(word.startswith("serve org/glm-awq instead: 6.00 GiB") for word in words(question))
+    assert plan(ask(there)).settings.model == "org/glm-awq"
+
+
+# What came up before
+
+
+SAID = Effective(max_model_len=75_000, kv_cache_tokens=75_008, available_kv_gib=2.86, weights_gib=17.56)
+
+
+def came_up(settings: Settings, there: Situation, *, said: Effective = SAID, **more: Any) -> Outcome:
+    """Return a start that came up."""
+    device = there.device
+    return Outcome(
+        settings, None, said, there.engine.version, device.total_bytes, device.free_bytes, wish=WISH, at=1.0, **more
+    )
+
+
+def failed(settings: Settings, there: Situation, kind: Kind) -> Outcome:
+    """Return a start that failed."""
+    return replace(came_up(settings, there), failure=Failure(kind))
+
+
+KNOWN = Settings(gpu_memory_utilization=0.9, max_model_len=AUTO, enforce_eager=True)
+
+
+def test_a_second_start_uses_what_came_up() -> None:
+    there = situation(24.0, 23.2)
+    found = recall(ask(there, past=Past((came_up(KNOWN, there),))))
+    assert (found.settings, found.fits, found.context) == (KNOWN, True, 75_000)
+    assert found.why == ("these settings came up before",)
+
+
+def test_what_came_up_for_another_wish_is_not_used() -> None:
+    there = situation(24.0, 23.2)
+    other = replace(came_up(KNOWN, there), wish="another")
+    assert recall(ask(there, past=Past((other,)))).settings != KNOWN
+
+
+def test_less_memory_shrinks_the_share_and_a_fitted_context() -> None:
+    then, now = situation(24.0, 23.2), situation(24.0, 21.2)
+    found = recall(ask(now, past=Past((came_up(KNOWN, then),))))
+    share = found.settings.gpu_memory_utilization or 0
+    assert share * 24.0 < 21.2 - 0.5
+    assert found.settings.changed(gpu_memory_utilization=0.9) == KNOWN
+    assert 0 < (found.context or 0) < 75_000
+    assert "2.00 GiB less are free" in found.why[0]
+
+    fixed = KNOWN.changed(max_model_len=75_000)
+    settings = recall(ask(now, past=Past((came_up(fixed, then),)))).settings
+    assert settings.max_model_len == found.context
+    assert settings.enforce_eager
+
+
+def test_less_memory_that_is_still_enough_changes_nothing() -> None:
+    then, now = situation(24.0, 24.0), situation(24.0, 23.4)
+    found = recall(ask(now, past=Past((came_up(KNOWN, then),))))
+    assert found.settings == KNOWN
+    assert "still enough" in found.why[0]
+
+
+def test_more_memory_or_another_release_is_worth_one_step_up_and_only_one() -> None:
+    then, now = situation(24.0, 18.6), situation(24.0, 23.4)
+    small = KNOWN.changed(gpu_memory_utilization=0.75, quantization="fp8")
+    for earlier, later in ((then, now), (replace(now, engine=Engine("0.19.0", DeviceKind.CUDA)), now)):
+        past = Past((came_up(small, earlier),))
+        climbed = recall(ask(later, past=past))
+        assert conceded(climbed.settings) == set()
+        assert "one step up" in climbed.why[0]
+        refused = failed(climbed.settings, later, Kind.GRAPH_OOM)
+        again = recall(ask(later, past=Past((came_up(small, earlier), refused, *past.outcomes))))
+        assert again.settings != climbed.settings
+
+
+def test_the_same_memory_is_no_reason_to_climb() -> None:
+    there = situation(24.0, 23.4)
+    found = recall(ask(there, past=Past((came_up(KNOWN.changed(quantization="fp8"), there),))))
+    assert found.settings == KNOWN.changed(quantization="fp8")
+
+
+def test_settings_that_died_in_service_are_not_used_again() -> None:
+    there = situation(24.0, 23.2)
+    dead = replace(failed(KNOWN, there, Kind.RUNTIME_OOM), in_service=True)
+    assert recall(ask(there, past=Past((dead, came_up(KNOWN, there))))).settings != KNOWN
+
+
+def test_a_setting_that_failed_is_in_no_plan_while_its_cause_holds() -> None:
+    there = situation(24.0, 23.2)
+    first = plan(ask(there)).settings
+    past = Past((failed(first, there, Kind.GRAPH_OOM),))
+    assert plan(ask(there, past=past)).settings != first
+    slightly_less = situation(24.0, 23.19)
+    assert conceded(plan(ask(slightly_less, past=past)).settings) != set()
+    newer = replace(there, engine=Engine("0.25.0", DeviceKind.CUDA))
+    assert conceded(plan(ask(newer, past=past)).settings) == set()
+
+
+def test_a_host_that_grew_is_asked_for_as_many_bytes() -> None:
+    """Some hosts' memory grows as it is touched: the same share would be twice the bytes."""
+    host = Device(DeviceKind.CPU, "host", 8 * GIB, 7 * GIB)
+    then = Situation(host, Engine("0.32.0", DeviceKind.CPU), MODEL)
+    now = replace(then, device=replace(host, total_bytes=16 * GIB, free_bytes=15 * GIB))
+    settings = Settings(gpu_memory_utilization=0.4, max_model_len=AUTO)
+    found = recall(ask(now, past=Past((came_up(settings, then),))))
+    assert found.settings.gpu_memory_utilization == 0.2
+
+
+def test_every_candidate_is_one_combination_and_none_twice() -> None:
+    there = situation(24.0, model=replace(MODEL, variants=(AWQ,)))
+    settings = [candidate.settings for candidate in candidates(ask(there, gpus=2))]
+    assert len(settings) == len(set(settings)) == 2 * 4 * 2 * 2 * 3
