@@ -151,7 +151,7 @@ def test_threads_may_remember_at_once(kept: Kept) -> None:
 
 def test_a_version_costs_no_database() -> None:
     code = (
-        "import sys; from autolaunch import cli, memory; "
+        "import sys; from autolaunch import cli, history, memory; "
         "sys.exit(any(name in sys.modules for name in ('sqlite3', '_sqlite3')))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

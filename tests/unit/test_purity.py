@@ -10,11 +10,11 @@ import pytest
 PACKAGE = Path(__file__).parents[2] / "autolaunch"
 PURE = (
     "activation", "advice", "arguments", "asked", "budget", "caches", "calibration", "candidates", "cards", "case",
-    "causes", "choice", "claims", "configuration", "crashes", "defaults", "diagnose", "ending", "estimate", "events",
-    "facts", "failure", "figures", "foresight", "frames", "graphs", "inventory", "ladder", "logline", "machine",
-    "narration", "parameters", "past", "phases", "planner", "progress", "quantization", "recall", "record",
-    "recurrent", "redaction", "rungs", "settings", "shape", "share", "sizes", "start", "strategy", "tensors", "term",
-    "terms", "verdict", "visible",
+    "causes", "choice", "claims", "configuration", "crashes", "defaults", "diagnose", "ending", "estimate",
+    "events", "facts", "failure", "figures", "foresight", "frames", "graphs", "history", "inventory", "ladder",
+    "logline", "machine", "narration", "outcome_form", "parameters", "past", "phases", "planner", "progress",
+    "quantization", "recall", "record", "recurrent", "redaction", "rungs", "settings", "shape", "share", "sizes",
+    "start", "strategy", "tensors", "term", "terms", "verdict", "visible",
 )  # fmt: skip
 ACTING = frozenset(
     {"os", "subprocess", "signal", "socket", "threading", "time", "random", "logging", "vllm", "torch", "asyncio"}
@@ -25,7 +25,7 @@ DOING = frozenset(
     f"autolaunch.{name}"
     for name in ("engine", "supervisor", "output", "probe", "warden", "sweep", "talk", "state", "hardware", "serving",
                  "installation", "cli", "model", "wish", "hub", "snapshot", "weights",
-                 "nvml", "host", "cgroup", "deadline")
+                 "nvml", "host", "cgroup", "deadline", "database", "memory", "lock")
 )  # fmt: skip
 
 
