@@ -113,7 +113,7 @@ class Database:
         if not os.path.lexists(self.file):
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             with contextlib.suppress(FileExistsError):
-                os.mknod(self.file, 0o600 | stat.S_IFREG)  # not open: closing it would drop another thread's locks
+                _make_empty(self.file)
         elif not os.access(folder, os.W_OK):
             number = errno.EROFS if os.statvfs(folder).f_flag & os.ST_RDONLY else errno.EACCES
             raise OSError(number, os.strerror(number))
@@ -183,6 +183,15 @@ class Database:
             if not _is_damage(error):
                 raise
             return False
+
+
+def _make_empty(file: Path) -> None:
+    try:
+        os.mknod(file, 0o600 | stat.S_IFREG)  # not open: closing it would drop another thread's locks
+    except FileExistsError:
+        raise
+    except OSError:  # a file system without mknod
+        os.close(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
 
 
 def _value(db: sqlite3.Connection, query: str) -> Any:

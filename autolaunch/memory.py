@@ -76,12 +76,15 @@ _FORGET = """
 
 
 class Memory:
-    """The remembered starts of a state folder; a folder of None remembers nothing. Any thread may ask."""
+    """The remembered starts of a state folder; a folder of None remembers nothing. Any thread may ask.
+
+    `warn` hears what is wrong, each trouble once; it may be replaced when a run has found its voice.
+    """
 
     def __init__(self, folder: Path | None, warn: Callable[[str], None]) -> None:
-        self._database = None if folder is None else Database(folder / MEMORY_FILE, SCHEMA, warn)
-        self._warn = warn
+        self.warn = warn
         self._warned = False
+        self._database = None if folder is None else Database(folder / MEMORY_FILE, SCHEMA, self._tell)
 
     @classmethod
     def open(cls, folder: Path, warn: Callable[[str], None]) -> Memory:
@@ -156,10 +159,13 @@ class Memory:
                 self._say("written", error)
         return otherwise
 
+    def _tell(self, text: str) -> None:
+        self.warn(text)
+
     def _say(self, what: str, error: Unusable) -> None:
         assert self._database is not None
         if not self._warned:
-            self._warn(f"the memory of earlier starts cannot be {what}: {self._database.file}: {error}")
+            self.warn(f"the memory of earlier starts cannot be {what}: {self._database.file}: {error}")
         self._warned = True
 
 

@@ -401,6 +401,21 @@ def test_a_folder_that_cannot_be_made_is_told_once_and_nothing_is_remembered(fol
     assert said.startswith(f"the memory of earlier starts cannot be written: {kept.file}: ")
 
 
+def test_what_goes_wrong_later_is_told_to_whoever_listens_then(kept: Kept) -> None:
+    memory = kept.open()
+    later: list[str] = []
+    memory.warn = later.append
+    kept.file.write_text("not a database" * 100)
+    memory.add(KEY, start())
+    kept.query("PRAGMA user_version = 99")
+    memory.add(KEY, start())
+    assert [text.partition(":")[0] for text in later] == [
+        f"{kept.file} is damaged (file is not a database)",
+        "the memory of earlier starts cannot be written",
+    ]
+    assert kept.warnings == []
+
+
 def test_another_process_that_writes_is_waited_for(kept: Kept) -> None:
     memory = kept.open()
     other = sqlite3.connect(kept.file, isolation_level=None, check_same_thread=False)
