@@ -56,7 +56,8 @@ class Bench:
             runs = {name: self._direct(name, asked, ports) for name in DIRECT}
             runs["classic"] = self._supervised(("classic",), asked, ports)["classic"]
             runs |= self._supervised(("autolaunch", "second start"), asked, ports)
-            return report.Case(asked, best(asked), runs)
+            seen = runs["autolaunch"].came_up or best(asked, at_first=True) is not None
+            return report.Case(asked, best(asked), runs, seen)
         finally:
             self.free.put(ports)
 
@@ -109,7 +110,7 @@ def main(argv: Sequence[str]) -> int:
         shutil.rmtree(folder, ignore_errors=True)
     wall_s = time.monotonic() - began
     if options.only:
-        print(f"{cases[0].situation.text}\noracle: {report.shown(cases[0].answer)}\n")
+        print(f"{cases[0].situation.text}\n{report.shown(cases[0].answer)}\n")
     print(f"{len(cases)} situations of seed {options.seed} in {wall_s:.0f} s, {options.workers} at a time\n")
     print(report.table(cases))
     if options.out:

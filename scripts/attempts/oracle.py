@@ -42,15 +42,15 @@ class Answer:
     conceded: tuple[str, ...]
 
 
-def best(situation: Situation, *, cold: bool = True) -> Answer | None:
-    """Give the best answer, None where nothing comes up."""
+def best(situation: Situation, *, at_first: bool = False) -> Answer | None:
+    """Give the best answer, None where nothing comes up; `at_first` as long as neighbours stay as they are at first."""
     full = situation.dims.max_len
     floors = (min(situation.min_context or FLOOR, full),)
     floors += () if situation.min_context else (min(LAST_FLOOR, full),)
     ways = tuple(_ways(situation))
     for floor in floors:
         for conceded, options in ways:
-            answer = _longest(_Trial(situation, options, cold), floor, conceded)
+            answer = _longest(_Trial(situation, options, settled(situation, at_first=at_first)), floor, conceded)
             if answer is not None:
                 return answer
     return None
@@ -85,21 +85,21 @@ def given(situation: Situation) -> Arguments:
     return parse(["m", *situation.options], situation.version).on(*defaults)
 
 
-def settled(situation: Situation) -> MemoryModel:
-    """Give the memory model once neighbours have stopped to move."""
+def settled(situation: Situation, *, at_first: bool = False) -> MemoryModel:
+    """Give the memory model once neighbours have stopped to move, or before they have begun."""
     memory = situation.memory
     last = memory.neighbours_before(1 + max((move.start for move in memory.moves), default=0))
+    last = memory.neighbours if at_first else last
     return MemoryModel(**{**vars(memory), "neighbours": last, "moves": (), "nvml": False})
 
 
 class _Trial:
     """One way to start, at any share and context."""
 
-    def __init__(self, situation: Situation, options: Mapping[str, object], cold: bool) -> None:
+    def __init__(self, situation: Situation, options: Mapping[str, object], memory: MemoryModel) -> None:
         arguments = given(situation)
-        self.memory = settled(situation)
+        self.memory = memory
         self.version = situation.version
-        self.cold = cold
         self.pinned = arguments.given
         self.options = dict(options)
         self.base = {**arguments.with_defaults(), **options}
@@ -112,7 +112,7 @@ class _Trial:
         arguments = {**self.base, "gpu_memory_utilization": share}
         if "max_model_len" not in self.pinned:
             arguments["max_model_len"] = context
-        return judge(self.memory, arguments, self.version, cold=self.cold)
+        return judge(self.memory, arguments, self.version, cold=True)
 
     def highest(self, context: int) -> tuple[float, Verdict]:
         """Give the largest share that is not too much, and how the start ends there."""

@@ -19,11 +19,15 @@ FLOOR = 4096
 
 @dataclass(frozen=True)
 class Case:
-    """A situation with the oracle's answer and every competitor's run."""
+    """A situation with the oracle's answer and every competitor's run.
+
+    `foreseeable` is False where the answer only came with a neighbour that left: before that, nothing comes up.
+    """
 
     situation: Situation
     answer: Answer | None
     runs: Mapping[str, Run]
+    foreseeable: bool = True
 
 
 @dataclass(frozen=True)
@@ -161,28 +165,30 @@ def _pin(situation: Situation) -> str:
 
 
 def _lists(cases: Sequence[Case]) -> list[str]:
-    own = score("autolaunch", cases)
-    lines = [f"given up wrongly by autolaunch: {len(own.given_up)} (replay one with --only NUMBER -v)"]
-    for case in cases:
-        run = case.runs["autolaunch"]
-        if case.situation.number in own.given_up:
-            lines.append(f"  {case.situation.number:4d}  {case.situation.text}")
-            lines.append(
-                f"        exit {run.code} after {' '.join(run.kinds) or 'no start'}; oracle: {shown(case.answer)}"
-            )
     later = [case for case in cases if "second start" in case.runs and case.runs["second start"].kinds != ("ok",)]
-    lines.append(f"second starts that were not one attempt: {len(later)}")
-    lines += [f"  {case.situation.number:4d}  {' '.join(case.runs['second start'].kinds)}" for case in later]
-    left = [
-        run
-        for case in cases
-        for run in case.runs.values()
-        if run.left or (run.code is None and run.competitor in SUPERVISED)
-    ]
-    lines.append(f"runs that hung or left something: {len(left)}")
-    lines += [f"  {run.number:4d}  {run.competitor}: {run.left or 'hung'}" for run in left]
+    every = [run for case in cases for run in case.runs.values()]
+    bad = [run for run in every if run.left or (run.code is None and run.competitor in SUPERVISED)]
     first = Counter(case.runs["autolaunch"].kinds[0] for case in cases if case.answer and case.runs["autolaunch"].kinds)
-    lines.append("first attempts of autolaunch: " + ", ".join(f"{kind} {n}" for kind, n in first.most_common()))
+    return [
+        *_given_up(cases),
+        f"second starts that were not one attempt: {len(later)}",
+        *(f"  {case.situation.number:4d}  {' '.join(case.runs['second start'].kinds)}" for case in later),
+        f"runs that hung or left something: {len(bad)}",
+        *(f"  {run.number:4d}  {run.competitor}: {run.left or 'hung'}" for run in bad),
+        "first attempts of autolaunch: " + ", ".join(f"{kind} {n}" for kind, n in first.most_common()),
+    ]
+
+
+def _given_up(cases: Sequence[Case]) -> list[str]:
+    numbers = score("autolaunch", cases).given_up
+    found = [case for case in cases if case.situation.number in numbers]
+    unseen = sum(not case.foreseeable for case in found)
+    but = f", {unseen} of them before a neighbour left that took all that would do" if unseen else ""
+    lines = [f"given up wrongly by autolaunch: {len(found)}{but} (replay one with --only NUMBER -v)"]
+    for case in found:
+        run, seen = case.runs["autolaunch"], "" if case.foreseeable else "; not while the neighbour is there"
+        lines.append(f"  {case.situation.number:4d}  {case.situation.text}")
+        lines.append(f"        exit {run.code} after {' '.join(run.kinds) or 'no start'}; {shown(case.answer)}{seen}")
     return lines
 
 
@@ -192,9 +198,9 @@ SUPERVISED = ("autolaunch", "second start", "classic")
 def shown(answer: Answer | None) -> str:
     """Return the oracle's answer in words."""
     if answer is None:
-        return "nothing comes up"
+        return "oracle: nothing comes up"
     options = " ".join(f"{name}={value}" for name, value in answer.options.items())
-    return f"{options} ({answer.kv_tokens} tokens of cache)"
+    return f"oracle: {options} ({answer.kv_tokens} tokens of cache)"
 
 
 def as_json(cases: Sequence[Case], *, seed: int, wall_seconds: float) -> dict[str, Any]:
@@ -210,6 +216,7 @@ def as_json(cases: Sequence[Case], *, seed: int, wall_seconds: float) -> dict[st
                 "number": case.situation.number,
                 "text": case.situation.text,
                 "oracle": None if case.answer is None else asdict(case.answer),
+                "foreseeable": case.foreseeable,
                 "runs": {name: run.as_json() for name, run in case.runs.items()},
             }
             for case in cases

@@ -158,6 +158,7 @@ def test_the_oracle_waits_for_the_neighbours_to_settle() -> None:
     moves = (Move(start=0, phase="profile", gib=0.0),)
     leaves = on(RTX_4090, GLM_4_9B, neighbours=8.0, moves=moves)
     assert best(leaves) == best(on(RTX_4090, GLM_4_9B))
+    assert best(leaves, at_first=True) == best(on(RTX_4090, GLM_4_9B, neighbours=8.0))
 
 
 def test_what_the_oracle_answers_comes_up() -> None:
@@ -265,7 +266,12 @@ def test_the_table_lists_what_was_given_up_what_came_twice_and_what_was_left() -
     again = case(8, run())
     again = Case(again.situation, again.answer, {**again.runs, "second start": run("second start", ("kv_none", "ok"))})
     left = case(9, run(number=9, left="processes [1]"))
-    lines = table([given_up, again, left]).splitlines()
+    unseen = case(10, run(number=10, kinds=(), code=3))
+    unseen = Case(unseen.situation, unseen.answer, unseen.runs, foreseeable=False)
+    lines = table([given_up, again, left, unseen]).splitlines()
+    head = "given up wrongly by autolaunch: 2, 1 of them before a neighbour left that took all that would do"
+    assert f"{head} (replay one with --only NUMBER -v)" in lines
+    assert [line for line in lines if "exit 3 after no start; oracle: " in line and "while the neighbour is" in line]
     assert [line for line in lines if "exit 3 after kv_none; oracle: gpu_memory_utilization=0.9" in line]
     assert "second starts that were not one attempt: 1" in lines
     assert "     8  kv_none ok" in lines
