@@ -16,8 +16,9 @@ from typing import Any
 
 from autolaunch import configuration
 from autolaunch.errors import WishError
-from autolaunch.facts import Variant, Weights
+from autolaunch.facts import Basis, Variant, Weights
 from autolaunch.shape import Shape
+from autolaunch.snapshot import is_hub_id
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -28,16 +29,15 @@ else:
 _CONFIGURATIONS = ("config.json", "params.json")
 """A model's own description: as transformers writes it, as Mistral does."""
 
-_SOURCE = "catalogue"
-
 
 @dataclass(frozen=True, slots=True)
 class Entry:
     """A model as it will be given to the engine: an alias of the catalogue, a hub id or a folder.
 
     `max_model_len`, `quantization`, `shape` and `weights` are what the catalogue knows, None where it knows
-    nothing. `also` are other names and hub ids of the same model. `since` and `until` are the first and the last
-    release of vLLM that serve it ("0.8.5"), "" where any does. `refusal` says why vLLM cannot serve it at all.
+    nothing. `also` are other names and hub ids of the same model, `like` hub ids of other weights in the same
+    dimensions. `since` and `until` are the first and the last release of vLLM that serve it ("0.8.5"), "" where any
+    does; `refusal` says why none does.
     """
 
     name: str
@@ -50,6 +50,7 @@ class Entry:
     shape: Shape | None = None
     weights: Weights | None = None
     also: tuple[str, ...] = ()
+    like: tuple[str, ...] = ()
     since: str = ""
     until: str = ""
     refusal: str = ""
@@ -57,9 +58,13 @@ class Entry:
 
 @lru_cache(maxsize=1)
 def catalog() -> dict[str, Entry]:
-    """Load the shipped catalogue: alias to entry."""
-    here = Path(__file__).with_name("catalog.toml")
-    return {name: _entry(name, facts) for name, facts in tomllib.loads(here.read_text(encoding="utf-8")).items()}
+    """Load the whole shipped catalogue: alias to entry, those that vLLM cannot serve included."""
+    return {name: _entry(name, facts) for name, facts in _tables().items()}
+
+
+@lru_cache(maxsize=1)
+def _tables() -> dict[str, dict[str, Any]]:
+    return tomllib.loads(Path(__file__).with_name("catalog.toml").read_text(encoding="utf-8"))
 
 
 def _entry(name: str, facts: Mapping[str, Any]) -> Entry:
@@ -76,74 +81,98 @@ def _entry(name: str, facts: Mapping[str, Any]) -> Entry:
         variants=tuple(_variant(variant) for variant in facts.get("variants", ())),
         quantization=known.quantization,
         shape=known.shape,
-        weights=_weights(facts.get("weights")),
+        weights=_weights(facts["weights"]) if "weights" in facts else None,
         also=tuple(facts.get("also", ())),
+        like=tuple(facts.get("like", ())),
         since=facts.get("since", ""),
         until=facts.get("until", ""),
         refusal=facts.get("refusal", ""),
     )
 
 
-def _weights(figures: Mapping[str, int] | None) -> Weights | None:
-    if figures is None:
-        return None
-    return Weights(
-        figures["loaded_bytes"], figures.get("linear_bytes", 0), figures.get("expert_bytes", 0), source=_SOURCE
-    )
+def _weights(facts: Mapping[str, Any]) -> Weights:
+    return Weights(**{**facts, "basis": Basis(facts.get("basis", "exact"))}, source="catalogue")
 
 
 def _variant(facts: Mapping[str, Any]) -> Variant:
-    major, minor = facts.get("capability", (7, 5))
-    return Variant(facts["model"], facts["quantization"], _weights(facts.get("weights")), (major, minor))
+    weights = Weights(facts["loaded_bytes"], basis=Basis.ESTIMATED, source="catalogue")
+    major, minor = facts["capability"]
+    return Variant(facts["model"], facts["quantization"], weights, (major, minor))
+
+
+@lru_cache(maxsize=1)
+def _aliases() -> dict[str, str]:
+    """Return the alias under every other name and hub id, in small letters."""
+    found: dict[str, str] = {}
+    for alias, facts in _tables().items():
+        for name in (facts["model"], *facts.get("also", ()), *facts.get("like", ())):
+            found[name.lower()] = alias
+    return found | {alias: alias for alias in _tables()}
+
+
+def _known(name: str) -> Entry | None:
+    """Return what the catalogue knows under a name or hub id.
+
+    A hub id keeps the name that was asked for, and the variants of other weights are not its own; a short name is
+    served beside the entry's own.
+    """
+    alias = _aliases().get(name.lower())
+    if alias is None:
+        return None
+    entry = _entry(alias, _tables()[alias])
+    rest = entry.engine_args[2:]
+    if "/" not in name:
+        names = dict.fromkeys((name.lower(), alias))
+        return replace(entry, engine_args=("--served-model-name", *names, *rest))
+    other = name.lower() in map(str.lower, entry.like)
+    return replace(entry, name=name, model=name, engine_args=rest, variants=() if other else entry.variants)
+
+
+def misfit(entry: Entry, release: str | None) -> str:
+    """Return why this release of vLLM does not serve a model, "" where it does or where that is not known."""
+    now = _numbers(release or "")
+    if now and entry.since and now < _numbers(entry.since):
+        return f"{entry.name} needs vLLM {entry.since} or newer, this is {release}"
+    if now and entry.until and now[: len(_numbers(entry.until))] > _numbers(entry.until):
+        return f"{entry.name} needs vLLM {entry.until} or older, this is {release}"
+    return ""
+
+
+def _numbers(release: str) -> tuple[int, ...]:
+    found = re.match(r"v?(\d+(?:\.\d+)*)", release)
+    return tuple(map(int, found[1].split("."))) if found else ()
 
 
 def find_model(name: str) -> Entry:
-    """Return the entry for an alias, a folder or a hub id; raise `WishError` where it can be none of them."""
-    known = _named(name)
+    """Return the entry for an alias, a folder or a hub id.
+
+    Raises `WishError` where it can be none of them, and for a model that vLLM cannot serve.
+    """
+    path = Path(name).expanduser()
+    known = None if "/" in name and path.is_dir() else _known(name)
+    if known is not None and known.refusal:
+        raise WishError(known.refusal, hint="a folder with its files is given to vLLM all the same")
     if known is not None:
         return known
-    path = Path(name).expanduser()
     if name and path.is_dir():
         if not any((path / file).is_file() for file in _CONFIGURATIONS) and not any(path.glob("*.gguf")):
             raise WishError(f"the folder {name} holds no model: no config.json in it", hint="give the model's folder")
         return Entry(name=name, model=str(path))
     if path.is_file() and path.suffix == ".gguf":
         return Entry(name=name, model=str(path))
-    if re.fullmatch(r"[\w.-]+/[\w.-]+", name) and not name.startswith((".", "~")):
-        return Entry(name=name, model=name)
-    if "://" in name:
+    if is_hub_id(name) or "://" in name:
         return Entry(name=name, model=name)
     raise _no_model(name)
 
 
 def _no_model(name: str) -> WishError:
-    near = difflib.get_close_matches(name.lower(), catalog(), n=1)
+    near = difflib.get_close_matches(name.lower(), _aliases(), n=1)
     hint = f"did you mean {near[0]!r}? " if near else ""
     what = (
         f"there is no folder {name}" if "/" in name or name.startswith((".", "~")) else f"no model is known as {name!r}"
     )
     return WishError(
         what,
-        hint=f"{hint}give a folder, a hub id such as zai-org/glm-4-9b-chat-hf, or one of: {', '.join(catalog())}",
+        hint=f"{hint}give a folder, a hub id such as zai-org/glm-4-9b-chat-hf, or a short name that autolaunch models "
+        "lists",
     )
-
-
-def _named(name: str) -> Entry | None:
-    """Return what the catalogue has under an alias or a hub id; other names of a model are served beside its own."""
-    wanted = name.lower()
-    for entry in catalog().values():
-        if wanted == entry.name:
-            return entry
-        if wanted not in _names(entry):
-            continue
-        if entry.refusal:
-            return entry
-        rest = entry.engine_args[2:]
-        if "/" in name:
-            return replace(entry, name=name, model=name, engine_args=rest)
-        return replace(entry, engine_args=("--served-model-name", wanted, entry.name, *rest))
-    return None
-
-
-def _names(entry: Entry) -> set[str]:
-    return {name.lower() for name in (entry.model, *entry.also)}

@@ -125,6 +125,8 @@ def _shape(config: Config, text: Config) -> Shape:
         expert_intermediate_size=_expert_width(text, hidden) if experts else 0,
         vision=any(table(config, name) or table(text, name) for name in _ENCODERS),
         soft_cap=bool(text.get("final_logit_softcapping")),
+        restored_values=_restored(text),
+        block=_block(text),
     )
 
 
@@ -193,6 +195,20 @@ def _longest(text: Config) -> int | None:
         if not isinstance(kind, str) or kind not in _UNSCALED:
             return None  # the engine works it out from the scaling; a wrong cap is worse than none
     return min(lengths, default=None)
+
+
+def _restored(text: Config) -> int:
+    """Return the numbers of one head that latent attention restores per token, 0 without it."""
+    if "kv_lora_rank" not in text:
+        return 0
+    plain, value = count(text, "qk_nope_head_dim"), count(text, "v_head_dim")
+    return plain + value if plain and value else 0
+
+
+def _block(text: Config) -> int:
+    """Return the columns that share a scale in FP8 weights of blocks ("weight_block_size": [128, 128]), else 0."""
+    quantized = table(text, "quantization_config")
+    return count(quantized, "weight_block_size") or 0
 
 
 def _float32(text: Config) -> bool:

@@ -58,6 +58,7 @@ class Shape:
     `experts` in all and `experts_per_token`, `expert_intermediate_size` of one; `vision` is a multimodal encoder
     that the engine loads; `soft_cap` logits that are capped (kept twice while sampling). `restored_values` are the
     numbers of one head that latent attention restores per token, qk_nope_head_dim + v_head_dim (0: not known).
+    `block` are the columns that share a scale in FP8 weights, of which every rank needs a whole number (0: none).
     """
 
     architecture: str
@@ -77,15 +78,21 @@ class Shape:
     vision: bool = False
     soft_cap: bool = False
     restored_values: int = 0
+    block: int = 0
 
     def has(self, kind: CacheKind) -> bool:
         """Whether some layer keeps this kind of cache."""
         return any(layers.kind is kind for layers in self.caches)
 
     def divides(self, ranks: int) -> bool:
-        """Whether tensor parallelism over `ranks` is possible: they share the heads out evenly, KV heads may repeat."""
+        """Whether tensor parallelism over `ranks` is possible: they share the heads out evenly, KV heads may repeat.
+
+        MiniMax-M2's experts of 1536 columns, in blocks of 128, cannot go to eight ranks.
+        """
         heads = self.num_key_value_heads
-        return self.num_attention_heads % ranks == 0 and (heads % ranks == 0 or ranks % max(1, heads) == 0)
+        width = self.expert_intermediate_size if self.experts else self.intermediate_size
+        whole = not self.block or width % (self.block * ranks) == 0 or ranks == 1
+        return whole and self.num_attention_heads % ranks == 0 and (heads % ranks == 0 or ranks % max(1, heads) == 0)
 
 
 def kv_bytes_per_token(shape: Shape, *, ranks: int, cache_bytes: float = 2) -> float:

@@ -2,22 +2,261 @@
 
 from __future__ import annotations
 
+import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from autolaunch.catalog import Entry, catalog, find_model
+import autolaunch.catalog
+from autolaunch.arguments import given
+from autolaunch.catalog import Entry, catalog, find_model, misfit
+from autolaunch.configuration import read
 from autolaunch.errors import WishError
+from autolaunch.facts import Basis
+from autolaunch.shape import kv_bytes_per_token
+from autolaunch.snapshot import is_hub_id
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
 
 
-@pytest.mark.parametrize("name", catalog())
+TABLES = tomllib.loads(Path(autolaunch.catalog.__file__).with_name("catalog.toml").read_text(encoding="utf-8"))
+SERVABLE = [name for name, entry in catalog().items() if not entry.refusal]
+
+PARAMETERS = {
+    "glm-4-9b": 9_399_951_360,
+    "glm-4-9b-chat-original": 9_399_951_360,
+    "glm-4-9b-base": 9_399_951_360,
+    "glm-4-9b-chat-1m": 9_483_857_920,
+    "glm-4-9b-0414": 9_400_279_040,
+    "glm-z1-9b-0414": 9_400_279_040,
+    "glm-4-32b-0414": 32_566_081_536,
+    "glm-z1-32b-0414": 32_566_081_536,
+    "glm-4.1v-9b-thinking": 10_292_777_472,
+    "glm-4.5": 352_797_829_024,
+    "glm-4.5-air": 106_852_251_264,
+    "glm-4.6": 352_797_829_024,
+    "glm-4.7": 352_797_829_024,
+    "glm-4.7-flash": 29_943_393_920,
+    "chatglm3-6b": 6_243_584_000,
+    "ernie-4.5-vl-28b-a3b-thinking": 29_664_059_776,
+    "minicpm-v-4.5": 8_695_895_280,
+    "qwen2.5-0.5b-instruct": 494_032_768,
+    "qwen2.5-7b-instruct": 7_615_616_512,
+    "qwen2.5-14b-instruct": 14_770_033_664,
+    "qwen2.5-32b-instruct": 32_763_876_352,
+    "qwen2.5-72b-instruct": 72_706_203_648,
+    "qwen3-0.6b": 751_632_384 - 151936 * 1024,
+    "qwen3-4b": 4_022_468_096,
+    "qwen3-8b": 8_190_735_360,
+    "qwen3-14b": 14_768_307_200,
+    "qwen3-32b": 32_762_123_264,
+    "qwen3-30b-a3b": 30_532_122_624,
+    "qwen3-30b-a3b-2507": 30_532_122_624,
+    "qwen3-next-80b-a3b-instruct": 81_324_862_720 - 1_650_471_424,
+    "llama-3.1-8b-instruct": 8_030_261_248,
+    "llama-3.1-70b-instruct": 70_553_706_496,
+    "mistral-7b-instruct-v0.3": 7_248_023_552,
+    "mistral-small-24b-instruct-2501": 23_572_403_200,
+    "gemma-2-9b-it": 9_241_705_984,
+    "gemma-3-12b-it": 12_187_325_040,
+    "gemma-3-27b-it": 27_432_406_640,
+    "deepseek-v2-lite": 15_706_484_224,
+    "deepseek-r1-distill-qwen-7b": 7_615_616_512,
+    "deepseek-r1-distill-qwen-32b": 32_763_876_352,
+    "phi-4": 14_659_507_200,
+}
+"""Published counts, less what vLLM does not load: layers for drafting, a copy of a tied head, 32 rotary numbers."""
+
+CACHE = {
+    "tiny-glm": 16_384,
+    "glm-4-9b": 40_960,
+    "glm-4-9b-chat-1m": 81_920,
+    "glm-4-32b-0414": 62_464,
+    "glm-4.5": 376_832,
+    "glm-4.5-air": 188_416,
+    "glm-4.7-flash": 54_144,
+    "chatglm3-6b": 28_672,
+    "ernie-4.5-vl-28b-a3b-thinking": 57_344,
+    "kimi-k2-thinking": 70_272,
+    "minimax-m2": 253_952,
+    "minicpm-v-4.5": 147_456,
+    "qwen2.5-0.5b-instruct": 12_288,
+    "qwen2.5-72b-instruct": 327_680,
+    "qwen3-0.6b": 114_688,
+    "qwen3-30b-a3b": 98_304,
+    "qwen3-next-80b-a3b-instruct": 24_576,
+    "llama-3.1-8b-instruct": 131_072,
+    "mistral-small-24b-instruct-2501": 163_840,
+    "gemma-2-9b-it": 172_032,
+    "gemma-3-12b-it": 65_536,
+    "gemma-3-27b-it": 81_920,
+    "gpt-oss-20b": 24_576,
+    "gpt-oss-120b": 36_864,
+    "deepseek-v2-lite": 31_104,
+    "phi-4": 204_800,
+}
+"""Bytes that one more token takes in a 16-bit cache, as their cards or logs of real engines say."""
+
+
+@pytest.mark.parametrize("name", SERVABLE)
 def test_every_shipped_entry_can_be_found_and_says_what_it_is(name: str) -> None:
     entry = find_model(name)
     assert entry == find_model(name.upper())
-    assert entry.name == name
+    assert entry == catalog()[name]
+    assert entry.name == name == name.lower()
     assert entry.description
     assert entry.model.count("/") == 1 or (Path(entry.model) / "config.json").is_file()
-    assert len(entry.engine_args) % 2 == 0
+    assert entry.engine_args[:2] == ("--served-model-name", name)
+    options = {option.name for option in given(entry.engine_args)}
+    assert options <= {"served-model-name", "trust-remote-code", "hf-overrides", "load-format"}
+
+
+@pytest.mark.parametrize("name", SERVABLE)
+def test_every_shipped_entry_is_enough_for_a_plan(name: str) -> None:
+    entry = find_model(name)
+    assert entry.shape is not None
+    assert entry.shape.architecture
+    assert entry.weights is not None
+    assert entry.max_model_len is not None
+    assert entry.weights.linear_bytes > 0 or entry.quantization is not None
+    assert entry.weights.expert_bytes <= entry.weights.linear_bytes < entry.weights.loaded_bytes
+    assert (entry.weights.expert_bytes > 0) is (entry.shape.experts > 0 and entry.quantization is None)
+
+
+@pytest.mark.parametrize("name", PARAMETERS)
+def test_weights_are_twice_the_published_parameters(name: str) -> None:
+    weights = find_model(name).weights
+    assert weights is not None
+    assert weights.loaded_bytes == 2 * PARAMETERS[name]
+
+
+@pytest.mark.parametrize("name", SERVABLE)
+def test_weights_follow_from_the_dimensions_where_those_tell(name: str) -> None:
+    computed, written = read(TABLES[name]["config"]).weights, find_model(name).weights
+    assert written is not None
+    if computed is not None:
+        assert replace(computed, basis=written.basis, source=written.source) == written
+
+
+@pytest.mark.parametrize("name", CACHE)
+def test_a_token_takes_what_is_known_of_the_model(name: str) -> None:
+    shape = find_model(name).shape
+    assert shape is not None
+    assert kv_bytes_per_token(shape, ranks=1) == CACHE[name]
+
+
+@pytest.mark.parametrize(
+    ("name", "ranks"),
+    [
+        ("glm-4-9b", (1, 2, 4, 8, 16)),
+        ("glm-4-32b-0414", (1, 2, 4, 6, 8, 12, 16)),
+        ("glm-4.7-flash", (1, 2, 4, 5, 10)),
+        ("ernie-4.5-vl-28b-a3b-thinking", (1, 2, 4)),
+        ("minimax-m2", (1, 2, 4)),
+        ("qwen2.5-0.5b-instruct", (1, 2, 14)),
+        ("qwen2.5-7b-instruct", (1, 2, 4)),
+        ("qwen3-14b", (1, 2, 4, 8)),
+        ("phi-4", (1, 2, 5, 10)),
+    ],
+)
+def test_a_model_is_spread_over_as_many_cards_as_its_heads_allow(name: str, ranks: tuple[int, ...]) -> None:
+    shape = find_model(name).shape
+    assert shape is not None
+    assert tuple(count for count in range(1, 17) if shape.divides(count)) == ranks
+
+
+@pytest.mark.parametrize("name", SERVABLE)
+def test_variants_are_other_models_and_lighter(name: str) -> None:
+    entry = find_model(name)
+    assert entry.weights is not None
+    for variant in entry.variants:
+        assert is_hub_id(variant.model)
+        assert variant.model != entry.model
+        assert variant.weights is not None
+        assert variant.weights.basis is Basis.ESTIMATED
+        assert 0.2 < variant.weights.loaded_bytes / entry.weights.loaded_bytes < 0.75
+        assert variant.capability in ((7, 5), (8, 0), (10, 0))
+
+
+def test_no_name_stands_for_two_models() -> None:
+    names = [
+        name.lower() for entry in catalog().values() for name in (entry.name, entry.model, *entry.also, *entry.like)
+    ]
+    assert len(names) == len(set(names))
+
+
+GLM = catalog()["glm-4-9b"]
+
+
+@pytest.mark.parametrize("name", ["glm-4-9b-chat", "GLM-4-9B-Chat-HF"])
+def test_another_short_name_is_served_beside_the_models_own(name: str) -> None:
+    served = ("--served-model-name", name.lower(), "glm-4-9b")
+    assert find_model(name) == replace(GLM, engine_args=served)
+
+
+@pytest.mark.parametrize("name", ["zai-org/glm-4-9b-chat-hf", "THUDM/glm-4-9b-chat-hf", "ZAI-org/GLM-4-9B-chat-hf"])
+def test_a_hub_id_of_the_catalogue_keeps_its_name_and_gains_its_facts(name: str) -> None:
+    assert find_model(name) == replace(GLM, name=name, model=name, engine_args=())
+
+
+def test_a_hub_id_gets_the_options_that_its_model_needs() -> None:
+    assert find_model("zai-org/glm-4v-9b").engine_args == (
+        "--trust-remote-code", "--hf-overrides", '{"architectures":["GLM4VForCausalLM"]}'
+    )  # fmt: skip
+
+
+def test_other_weights_in_the_same_dimensions_have_variants_of_their_own() -> None:
+    instruct, thinking = (find_model(f"Qwen/Qwen3-Next-80B-A3B-{kind}") for kind in ("Instruct", "Thinking"))
+    assert (instruct.shape, instruct.weights) == (thinking.shape, thinking.weights)
+    assert instruct.variants
+    assert thinking.variants == ()
+
+
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        ("hunyuanvideo-1.5", "vllm serve hunyuanvideo-community/HunyuanVideo-1.5-Diffusers-480p_t2v --omni"),
+        ("tencent/HunyuanVideo-1.5", "makes videos and is no language model"),
+        ("spark-formalizer-x1-7b", "SparkModel, for which vLLM has no class"),
+        ("stepfun-ai/GOT-OCR-2.0-hf", "GotOcr2ForConditionalGeneration, for which vLLM has no class"),
+    ],
+)
+def test_what_vllm_cannot_serve_is_refused_with_the_reason(name: str, why: str) -> None:
+    with pytest.raises(WishError) as caught:
+        find_model(name)
+    assert why in caught.value.what
+    assert caught.value.hint
+
+
+def test_a_folder_of_that_name_comes_before_a_hub_id(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "tencent" / "HunyuanVideo-1.5"
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text("{}")
+    monkeypatch.chdir(tmp_path)
+    assert find_model("tencent/HunyuanVideo-1.5") == Entry("tencent/HunyuanVideo-1.5", "tencent/HunyuanVideo-1.5")
+
+
+@pytest.mark.parametrize(
+    ("name", "release", "why"),
+    [
+        ("glm-4-9b-0414", "0.8.4", "glm-4-9b-0414 needs vLLM 0.8.5 or newer, this is 0.8.4"),
+        ("glm-4-9b-0414", "0.8.5", ""),
+        ("glm-4-9b-0414", "0.10.0", ""),
+        ("glm-4-9b-0414", "v0.32.0+cpu", ""),
+        ("glm-4-9b-0414", None, ""),
+        ("glm-4-9b-0414", "unknown", ""),
+        ("minicpm-v-4.5", "0.23.1", ""),
+        ("minicpm-v-4.5", "0.24.0", "minicpm-v-4.5 needs vLLM 0.23 or older, this is 0.24.0"),
+        ("chatglm3-6b", "0.10.0", "chatglm3-6b needs vLLM 0.9 or older, this is 0.10.0"),
+        ("phi-4", "0.4.0", ""),
+    ],
+)
+def test_a_release_that_does_not_know_a_model_is_told(name: str, release: str | None, why: str) -> None:
+    assert misfit(find_model(name), release) == why
 
 
 def test_a_folder_with_a_configuration_is_a_model(tmp_path: Path) -> None:

@@ -114,7 +114,7 @@ def test_glm_4_7_flash_keeps_a_latent_on_every_rank() -> None:
     }
     assert shape(config) == Shape(
         "Glm4MoeLiteForCausalLM", 2048, 10240, 47, 20, 20, 256, 154880, (CacheLayers(LATENT, 47, 576),),
-        experts=64, experts_per_token=4, expert_intermediate_size=1536,
+        experts=64, experts_per_token=4, expert_intermediate_size=1536, restored_values=448,
     )  # fmt: skip
 
 
