@@ -24,6 +24,14 @@ from autolaunch.shape import LONGEST, Shape
 from autolaunch.share import STEP, down, host_share, margin, memory_cap, up
 from autolaunch.strategy import Rung, Strategy
 
+CHEAP_BYTES = 24 * GIB
+"""Weights up to here load in a minute or two: a failed start then costs less than a concession that was not needed."""
+
+
+def is_cheap(budget: Budget) -> bool:
+    """Whether a failed start with this budget costs little."""
+    return budget.weights.bytes <= CHEAP_BYTES
+
 
 @dataclass(frozen=True, slots=True)
 class Question:
@@ -186,11 +194,18 @@ def _usual(question: Question) -> float:
 
 
 def top_share(question: Question, budget: Budget) -> float:
-    """Return the largest share that leaves the engine's context, its graphs and a margin outside it."""
+    """Return the largest share that leaves room outside it for the engine's context, its graphs and a margin.
+
+    In service the graphs stand beside a whole prefill; while they are captured, beside what the profile run gave back.
+    Their size is the least certain of all terms: only where a failed start is dear is its whole range left free.
+    """
     device, limits = question.situation.device, question.limits
     highest = next((rung.max for rung in question.climb.strategy.rungs if rung.name == "utilization"), 1.0)
     free = (budget.total_bytes if budget.free_bytes is None else budget.free_bytes) - budget.outside.high
-    beside = max(0, budget.capture.bytes - budget.cudagraph.bytes)
+    graphs, charged = budget.capture, budget.cudagraph
+    beside = max(0, graphs.bytes - charged.bytes)
+    if not is_cheap(budget):
+        beside = max(beside, graphs.high - charged.low - budget.activation.low)
     there = down(max(0.0, (free - beside) / budget.total_bytes - margin(device)))
     return min(highest, memory_cap(budget.total_bytes / GIB, limits), there)
 
@@ -202,11 +217,10 @@ def _contexts(question: Question, settings: Settings, budget: Budget) -> Mapping
     """Return the context in tokens at each view, None where the start fails or a pinned context does not fit."""
     need = need_of(Demand(settings.changed(max_model_len=AUTO), question.situation), _shape(question))
     foretold = foretell(budget, need)
-    kinds = {
-        View.LIKELY: foretold.kind,
-        View.PESSIMISTIC: foretold.pessimistic,
-        View.OPTIMISTIC: foretold.optimistic,
-    }
+    pessimistic = foretold.pessimistic
+    if pessimistic is Kind.GRAPH_OOM and is_cheap(budget):
+        pessimistic = foretold.kind
+    kinds = {View.LIKELY: foretold.kind, View.PESSIMISTIC: pessimistic, View.OPTIMISTIC: foretold.optimistic}
     pools = {view: view.left(budget.kv_cache) for view in View}
     return {view: _context(question, settings, pools[view]) if kinds[view] is Kind.OK else None for view in View}
 

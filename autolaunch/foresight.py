@@ -136,7 +136,8 @@ def _refusals(budget: Budget, need: Need, view: View) -> Iterator[Kind]:
         yield Kind.SEQS_TOO_MANY
     if held + pool > free:
         yield Kind.KV_ALLOC_OOM
-    if requested - view.of(budget.cudagraph) + view.of(budget.capture) > free:
+    given_back = view.left(budget.activation) + view.left(budget.cudagraph)  # what the profile run took of the request
+    if requested - given_back + view.of(budget.capture) > free:
         yield Kind.GRAPH_OOM
 
 

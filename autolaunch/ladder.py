@@ -23,11 +23,12 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from autolaunch.case import RAISING, TAKEN, TOO_MUCH, Bounds, Case, Effort, Limits, Proposal
+from autolaunch.defaults import usual_seqs
 from autolaunch.ending import End, ending
 from autolaunch.facts import GIB, DeviceKind, Situation
 from autolaunch.failure import Failure, Kind, Phase
 from autolaunch.figures import Effective
-from autolaunch.rungs import RUNGS, lighter_weights, usual_seqs
+from autolaunch.rungs import RUNGS, lighter_weights
 from autolaunch.settings import AUTO, Change, Settings, changes
 from autolaunch.share import STEP, free_cap, host_share, memory_cap
 from autolaunch.strategy import Rung, Strategy
@@ -95,10 +96,9 @@ def begin(strategy: Strategy, limits: Limits, pinned: Settings, *, pins: frozens
         settings = settings.changed(gpu_memory_utilization=_start_utilization(strategy, limits, situation))
     if "max_model_len" not in pins:
         settings = settings.changed(max_model_len=_start_context(strategy, limits, situation))
-    total, free = situation.device.total_bytes, situation.device.free_share
-    if "max_num_seqs" not in pins and limits.concurrency > usual_seqs(total / GIB if total else None):
+    if "max_num_seqs" not in pins and limits.concurrency > usual_seqs(situation.device, situation.engine):
         settings = settings.changed(max_num_seqs=limits.concurrency)  # fewer would never be served at once
-    return Climb(strategy, limits, pins, settings, tried=frozenset({settings}), free_share=free)
+    return Climb(strategy, limits, pins, settings, tried=frozenset({settings}), free_share=situation.device.free_share)
 
 
 def _start_utilization(strategy: Strategy, limits: Limits, situation: Situation) -> float | None:

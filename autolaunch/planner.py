@@ -18,13 +18,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from autolaunch.budget import Budget
-from autolaunch.candidates import Candidate, Question, candidates, predicted
-from autolaunch.facts import GIB
+from autolaunch.candidates import Candidate, Question, candidates, is_cheap, predicted
 from autolaunch.foresight import View
 from autolaunch.settings import AUTO, Settings
-
-CHEAP_BYTES = 24 * GIB
-"""Weights up to here load in a minute or two: a failed start then costs less than a concession that was not needed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +78,7 @@ def _choose(question: Question, found: tuple[Candidate, ...], floor: int) -> Pla
         return _planned(question, safe, View.PESSIMISTIC)
     if safe is None:
         return _planned(question, likely, View.LIKELY, doubt="it fits by a narrow margin, and nothing safer is left")
-    if likely.budget.weights.bytes <= CHEAP_BYTES:
+    if is_cheap(likely.budget):
         why = "it fits by a narrow margin; a failed start is cheap, so it is tried before the next concession"
         return _planned(question, likely, View.LIKELY, doubt=why)
     why = "better settings would fit by a narrow margin; a failed start takes long, so the safe ones come first"

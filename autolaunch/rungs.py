@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 
 from autolaunch.case import RAISING, Case, Effort, Proposal
-from autolaunch.facts import DeviceKind, Situation
+from autolaunch.defaults import usual_batched_tokens, usual_seqs
+from autolaunch.facts import GIB, DeviceKind, Situation
 from autolaunch.failure import Kind
 from autolaunch.settings import AUTO
 from autolaunch.share import ceiling, utilization
@@ -19,9 +21,6 @@ from autolaunch.strategy import Rung
 
 BATCH_LEVELS = ((128, 2048), (32, 1024), (8, 512))
 """(max_num_seqs, max_num_batched_tokens), each a clear step below vLLM's defaults 256..1024 and 2048..8192."""
-
-LARGE_CARD_GIB = 70
-"""From here on vLLM's defaults are 1024 sequences and 8192 batched tokens at once, else 256 and 2048."""
 
 CAPTURE_SIZES = ((1, 2, 4, 8, 16, 32), (1, 2, 4, 8))
 """cudagraph_capture_sizes worth trying when graph capture itself ran out of memory."""
@@ -114,18 +113,15 @@ def _fewer(case: Case, seqs: int, tokens: int) -> dict[str, int]:
 
 
 def _at_once(case: Case) -> tuple[int, int]:
-    """Return the sequences and batched tokens that the attempt ran with: set, said, or vLLM's default by card size."""
-    settings, effective = case.settings, case.effective
-    large = (case.total_gib or 0.0) >= LARGE_CARD_GIB
+    """Return the sequences and batched tokens that the attempt ran with: set, said, or vLLM's default for the card."""
+    settings, effective, situation = case.settings, case.effective, case.situation
+    device = replace(situation.device, total_bytes=int((case.total_gib or 0.0) * GIB))
     return (
-        settings.max_num_seqs or effective.max_num_seqs or usual_seqs(case.total_gib),
-        settings.max_num_batched_tokens or effective.max_num_batched_tokens or (8192 if large else 2048),
+        settings.max_num_seqs or effective.max_num_seqs or usual_seqs(device, situation.engine),
+        settings.max_num_batched_tokens
+        or effective.max_num_batched_tokens
+        or usual_batched_tokens(device, situation.engine, length=case.context),
     )
-
-
-def usual_seqs(total_gib: float | None) -> int:
-    """Return how many sequences vLLM serves at once unless told otherwise; a card of unknown size counts as small."""
-    return 1024 if (total_gib or 0.0) >= LARGE_CARD_GIB else 256
 
 
 def eager(_: Rung, case: Case) -> Iterator[Proposal]:

@@ -64,10 +64,11 @@ def test_the_longest_context_that_just_fitted_is_doubtful() -> None:
     assert found.optimistic is Kind.OK
 
 
-def test_graphs_may_take_more_than_is_left_beside_the_request() -> None:
-    """gpu_r_2: 0.27 GiB were left, capturing took 0.12 more than was charged for it."""
+def test_graphs_have_what_the_profile_run_gave_back() -> None:
+    """gpu_r_2: 0.27 GiB were left beside the request, capturing took 0.12 more than was charged, and it came up."""
     found = seen(OF_16, max_model_len=AUTO, quantization="fp8")
-    assert (found.kind, found.pessimistic) == (Kind.OK, Kind.GRAPH_OOM)
+    assert found.kind is Kind.OK
+    assert found.pessimistic is Kind.GRAPH_OOM, "the spread of the graphs of other cards"
 
 
 def test_a_cache_that_is_too_small_has_the_engines_numbers() -> None:
@@ -180,7 +181,7 @@ BUDGET = Budget(
         ({}, Need(21), (Kind.KV_TOO_SMALL,) * 3),
         ({}, Need(), (Kind.OK,) * 3),
         ({"requested_bytes": 84}, Need(), (Kind.OK, Kind.FREE_MEMORY_LOW, Kind.OK)),
-        ({"requested_bytes": 84}, Need(checks_free=False), (Kind.OK, Kind.GRAPH_OOM, Kind.OK)),
+        ({"requested_bytes": 94}, Need(checks_free=False), (Kind.GRAPH_OOM, Kind.GRAPH_OOM, Kind.OK)),
         ({"free_bytes": None, "requested_bytes": 90}, Need(), (Kind.OK, Kind.OK, Kind.OK)),
         ({"free_bytes": 50}, Need(checks_free=False), (Kind.WEIGHTS_OOM,) * 3),
         ({"activation": exact(40)}, Need(), (Kind.PROFILE_OOM,) * 3),
@@ -189,7 +190,7 @@ BUDGET = Budget(
         ({"kv_cache": exact(18)}, Need(fitting=lambda pool: pool // 30), (Kind.KV_NONE,) * 3),
         ({}, Need(states=lambda pool: pool, max_num_seqs=16), (Kind.OK, Kind.SEQS_TOO_MANY, Kind.OK)),
         ({"kv_cache": exact(40)}, Need(), (Kind.KV_ALLOC_OOM,) * 3),
-        ({"capture": exact(9)}, Need(), (Kind.GRAPH_OOM, Kind.GRAPH_OOM, Kind.OK)),
+        ({"capture": exact(17)}, Need(), (Kind.GRAPH_OOM, Kind.GRAPH_OOM, Kind.OK)),
     ],
 )
 def test_each_check_stands_at_its_place(changes: dict[str, Any], need: Need, kinds: tuple[Kind, Kind, Kind]) -> None:
