@@ -101,7 +101,9 @@ def language_model(config: Config) -> Config:
         config = {**config, **table(config, "thinker_config")}
     inner = next((table(config, name) for name in _NESTED if table(config, name)), {})
     given = {**config, **inner}
-    return {**_DEFAULTS.get(str(given.get("model_type")), {}), **given}
+    model_type = given.get("model_type")
+    named = model_type if isinstance(model_type, str) else ""
+    return {**_DEFAULTS.get(named, {}), **given, "model_type": named}
 
 
 def _shape(config: Config, text: Config) -> Shape:

@@ -374,6 +374,12 @@ def test_a_configuration_that_lies_gives_no_dimensions_and_says_why(config: dict
     assert (found.shape, found.notes) == (None, (f"config.json gives no dimensions: {why}",))
 
 
+def test_a_model_type_that_is_none_is_an_unknown_one() -> None:
+    """A list here once raised, since no set can hold it."""
+    assert read({**PLAIN, "model_type": ["llama"]}).shape == shape(PLAIN)
+    assert read({**PLAIN, "model_type": ["llama"]}).weights is None
+
+
 @pytest.mark.parametrize(
     ("config", "length"),
     [
