@@ -119,9 +119,13 @@ def models() -> None:
     from autolaunch.catalog import catalog  # noqa: PLC0415
     from autolaunch.talk import give  # noqa: PLC0415
 
-    for entry in catalog().values():
-        shipped = "(ships with autolaunch)" if Path(entry.model).is_absolute() else entry.model
-        give(f"{entry.name:<16}{shipped:<30}{entry.description}")
+    rows = [
+        (entry.name, "(ships with autolaunch)" if Path(entry.model).is_absolute() else entry.model, entry.description)
+        for entry in catalog().values()
+    ]
+    widths = [max(len(row[column]) for row in rows) + 2 for column in (0, 1)]
+    for name, model, description in rows:
+        give(f"{name:<{widths[0]}}{model:<{widths[1]}}{description}")
 
 
 @cli.command()

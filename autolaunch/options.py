@@ -15,6 +15,7 @@ from autolaunch.asked import wish_digest
 from autolaunch.case import Limits
 from autolaunch.catalog import Entry, find_model
 from autolaunch.errors import WishError
+from autolaunch.model import Where
 from autolaunch.strategy import Strategy, load_strategy
 from autolaunch.wish import Wish, make_wish, model_from
 
@@ -51,6 +52,16 @@ class Asked:
     wish: Wish
     entry: Entry
     strategy: Strategy
+
+    @property
+    def where(self) -> Where:
+        """How the engine will be told to find the model."""
+        options = {option.name: option.value for option in given(self.wish.engine_args)}
+        return Where(
+            revision=options.get("revision", ""),
+            download_dir=options.get("download-dir", ""),
+            text_only="language-model-only" in options,
+        )
 
     @property
     def digest(self) -> str:

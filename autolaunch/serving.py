@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -26,14 +27,20 @@ from autolaunch.options import Asked, Options, ask
 from autolaunch.past import Key, Past, key_of
 from autolaunch.placement import Placement, claim
 from autolaunch.plan_form import basis_as_json, budget_as_json
-from autolaunch.planner import Plan
+from autolaunch.planner import Plan, plan
 from autolaunch.port import refuse_taken_port
 from autolaunch.recall import recall
 from autolaunch.shortfall import shortfall
+from autolaunch.sizes import gib
 from autolaunch.state import new_run, state_folder
 from autolaunch.supervisor import LOCK_WAIT_S, Job, Supervisor
 from autolaunch.sweep import sweep
 from autolaunch.talk import RecordFile, Talk, give, say
+
+OTHERS_WAIT_S = 20.0
+OTHERS_POLL_S = 0.5
+MOVED_BYTES = 64 << 20
+"""How long, how often, and for how much memory of other processes it is worth to wait before nothing fits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +72,8 @@ def start(model: str | None, engine_args: Sequence[str], options: Options) -> Ex
     locks = CardLocks(asked.wish.model, say)
     cards = max(asked.wish.cards, asked.wish.limits.gpus)
     placement, held = claim(installation.engine, os.environ, cards=cards, locks=locks, wait_s=LOCK_WAIT_S)
-    ready = replace(prepare(placement, asked, installation, options, note=notes.append), held=held)
+    ready = prepare(placement, asked, installation, options, note=notes.append)
+    ready = replace(_await_others(ready, options, note=notes.append), held=held)
     run = _run(ready, options)
     talk, job = _open(ready, options, run, locks=locks)
     supervisor = Supervisor(job, run)
@@ -77,9 +85,9 @@ def start(model: str | None, engine_args: Sequence[str], options: Options) -> Ex
         talk.warn(f"ended {len(swept)} processes of a run that was killed: {', '.join(map(str, swept))}")
     for text in dict.fromkeys(notes):
         talk.warn(text)
-    plan = ready.plan
-    talk.tell(record.Planned(plan.settings, budget_as_json(plan.budget), basis_as_json(plan.budget), plan.why))
-    if plan.fits is False and not options.try_anyway:
+    first = ready.plan
+    talk.tell(record.Planned(first.settings, budget_as_json(first.budget), basis_as_json(first.budget), first.why))
+    if first.fits is False and not options.try_anyway:
         return _refuse(ready, talk)
     code = supervisor.run()
     if options.check and code is ExitCode.STOPPED and supervisor.proven is not None:
@@ -97,12 +105,42 @@ def prepare(
         )
     if placement.trouble:
         note(placement.trouble)
-    facts = look_at(asked.entry)
+    facts = look_at(asked.entry, online=True, where=asked.where)
+    for text in facts.notes:
+        note(text)
     situation = Situation(placement.device, installation.engine, facts)
     memory = Memory(None, note) if options.no_memory else Memory.open(state_folder(options.state_dir), note)
     key = key_of(situation, cards=placement.cards)
     asking = question(asked, situation, memory.past(key), cards=placement.cards)
     return Prepared(asked, installation, placement, memory, key, asking, recall(asking))
+
+
+def _await_others(ready: Prepared, options: Options, *, note: Callable[[str], None]) -> Prepared:
+    """Where only what others hold stands in the way, wait a little for it: an engine that ends takes its time.
+
+    A service that is restarted would otherwise give up over the memory of the one that it replaces.
+    """
+    device = ready.situation.device
+    if ready.plan.fits is not False or options.try_anyway or not _fits_alone(ready):
+        return ready
+    holder = next((f"{one.name} (pid {one.pid})" for one in device.holders if one.used_bytes), "other processes")
+    held = gib((device.total_bytes or 0) - (device.free_bytes or 0))
+    say(f"  {held} of the memory are held by {holder}: waiting up to {OTHERS_WAIT_S:.0f} s for it")
+    deadline = time.monotonic() + OTHERS_WAIT_S
+    while ready.plan.fits is False and time.monotonic() < deadline:
+        time.sleep(OTHERS_POLL_S)
+        there = ready.placement.measured()
+        if (there.device.free_bytes or 0) > (device.free_bytes or 0) + MOVED_BYTES:
+            device = there.device
+            ready = prepare(there, ready.asked, ready.installation, options, note=note)
+    return ready
+
+
+def _fits_alone(ready: Prepared) -> bool:
+    """Whether something would fit on the same card if nobody else held any of it."""
+    situation = ready.situation
+    empty = replace(situation, device=replace(situation.device, free_bytes=situation.device.total_bytes, holders=()))
+    return plan(replace(ready.question, situation=empty)).fits is not False
 
 
 def question(asked: Asked, situation: Situation, past: Past, *, cards: int) -> Question:

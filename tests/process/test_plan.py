@@ -12,7 +12,7 @@ import pytest
 
 from tests import fake_nvml
 from tests.fake_engine.scenario import Outcome
-from tests.process.stage import ENGINE, GIB, ROOT, Result, Stage, ok
+from tests.process.stage import ENGINE, GIB, ROOT, Result, Stage, ok, until
 
 CONTRACT = {
     "total_bytes", "free_bytes", "requested_bytes", "weights_bytes", "non_torch_bytes", "activation_bytes",
@@ -147,3 +147,14 @@ def test_no_memory_neither_reads_nor_writes(stage: Stage) -> None:
     stage.play(ok())
     assert stage.run("--check", "--no-memory").code == 0
     assert not list(Path(stage.state).glob("memory*"))
+
+
+def test_memory_that_others_are_about_to_give_back_is_waited_for(stage: Stage) -> None:
+    """A service that is restarted gave up over the memory of the engine that it replaced."""
+    cards(stage, card(3.0, processes=[{"pid": 1, "bytes": 21 * GIB}]))
+    stage.play(ok())
+    process = stage.launch("--check")
+    until(lambda: "waiting up to 20 s" in stage.err, "the wait")
+    cards(stage, card(23.2))
+    assert stage.end(process).code == 0
+    assert [line["event"] for line in stage.lines()] == ["plan", "attempt", "ready", "stopped"]
