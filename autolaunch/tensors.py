@@ -21,7 +21,7 @@ _ENCODER = re.compile(r"(?:^|[._])(?:vision|visual|vit|vpm|resampler|audio|image
 
 _HEADS = frozenset(("lm_head.weight", "language_model.lm_head.weight", "model.lm_head.weight"))
 
-_UNUSED = re.compile(r"(?:^|\.)(?:mtp|mtp_layers|mtp_block)\.|rotary_emb\.inv_freq$|\.masked_bias$")
+_UNUSED = re.compile(r"(?:^|\.)mtp\w*\.|^(?:talker|token2wav|code2wav)\.|rotary_emb\.inv_freq$|\.masked_bias$")
 """Tensors for drafting several tokens, which are loaded as a model of their own, and buffers worked out anew."""
 
 _SMALL = re.compile(r"norm|(?:gate|router)\.weight$|bias$", re.I)
