@@ -19,7 +19,7 @@ from autolaunch.installation import Installation, find_engine
 from autolaunch.options import Options, ask
 from autolaunch.placement import Placement, place
 from autolaunch.plan_form import as_json
-from autolaunch.redaction import redact_argv
+from autolaunch.redaction import redact_argv, secrets_in
 from autolaunch.serving import Prepared, prepare
 from autolaunch.settings import render
 from autolaunch.shortfall import shortfall
@@ -109,7 +109,8 @@ def command(ready: Prepared) -> tuple[str, ...]:
     asked, settings = ready.asked, ready.plan.settings
     wish = asked.wish
     options = (*wish.entry_args, *wish.engine_args, *render(settings, pins=wish.pins))
-    return redact_argv(ready.installation.argv(settings.model or wish.model_path, options), wish.secrets)
+    secrets = secrets_in(wish.options, os.environ, ready.installation.command)
+    return redact_argv(ready.installation.argv(settings.model or wish.model_path, options), secrets)
 
 
 def _tell(ready: Prepared, notes: Sequence[str], *, as_json_: bool) -> None:

@@ -18,7 +18,6 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from autolaunch import events, machine, phases, probe, record
-from autolaunch.arguments import given
 from autolaunch.diagnose import Scanner
 from autolaunch.engine import STIR_PERIOD_S, EngineProcess
 from autolaunch.errors import ExitCode, HostError
@@ -91,8 +90,8 @@ class Supervisor:
         self._held = job.held
         self._waited = job.held is None
         self.proven: Settings | None = None
-        told = (given(job.wish.engine_args), job.environment, job.installation.command)
-        self._secrets = tuple(dict.fromkeys((*job.wish.secrets, *secrets_in(*told))))
+        told = (job.wish.options, job.environment, job.installation.command)
+        self._secrets = secrets_in(*told)
         self._plain_secrets = plain_secrets_in(*told)
 
     def run(self) -> ExitCode:

@@ -17,7 +17,6 @@ from autolaunch.arguments import Given, engine_options, given, walk
 from autolaunch.case import Limits
 from autolaunch.catalog import Entry
 from autolaunch.errors import WishError
-from autolaunch.redaction import redact, redact_argv, secrets_in
 from autolaunch.settings import AUTO, Settings
 from autolaunch.sizes import parse_count
 
@@ -64,9 +63,6 @@ _UNNAMED = ("quantization-config", "load-format", "pipeline-parallel-size", "dat
 _COUNTS = ("max_model_len", "max_num_batched_tokens")
 
 
-__all__ = ["PINNING", "Address", "Limits", "Wish", "make_wish", "model_from", "redact", "redact_argv"]
-
-
 @dataclass(frozen=True, slots=True)
 class Address:
     """Where the engine will serve: TCP host and port (perhaps TLS) or a unix socket."""
@@ -95,7 +91,10 @@ class Address:
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """One run as asked: `engine_args` are the user's tokens, untouched and in their order."""
+    """One run as asked: `engine_args` are the user's tokens, untouched and in their order.
+
+    `options` are all that the user gave to the engine, those of its own configuration file included.
+    """
 
     model: str
     model_path: str
@@ -108,7 +107,7 @@ class Wish:
     api_key: str = ""
     served_names: tuple[str, ...] = ()
     cards: int = 1
-    secrets: tuple[str, ...] = field(default=(), repr=False)
+    options: tuple[Given, ...] = field(default=(), repr=False)
 
 
 def make_wish(entry: Entry, engine_args: Sequence[str], limits: Limits, *, environment: Mapping[str, str]) -> Wish:
@@ -135,7 +134,7 @@ def make_wish(entry: Entry, engine_args: Sequence[str], limits: Limits, *, envir
         api_key=keys[0] if keys else "",
         served_names=_values(options, "served-model-name"),
         cards=_cards(options),
-        secrets=secrets_in(options, environment),
+        options=options,
     )
 
 

@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from autolaunch.case import Limits
 from autolaunch.catalog import Entry
 from autolaunch.errors import WishError
 from autolaunch.options import Options, limits_of
+from autolaunch.redaction import secrets_in
 from autolaunch.settings import AUTO, Settings
 from autolaunch.wish import PINNING, Address, Limits, Wish, make_wish, model_from
 
@@ -171,7 +173,7 @@ def test_the_catalogues_options_give_way_to_the_users() -> None:
 
 
 def test_only_what_nobody_would_guess_is_a_secret_of_the_whole_run() -> None:
-    assert wish("--hf-token hf_0123456789 --api-key EMPTY").secrets == ("hf_0123456789",)
+    assert secrets_in(wish("--hf-token hf_0123456789 --api-key EMPTY").options, {}) == ("hf_0123456789",)
 
 
 def test_vllms_own_config_file_pins_like_the_command_line_which_wins(tmp_path: Path) -> None:
