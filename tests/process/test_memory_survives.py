@@ -16,7 +16,7 @@ import pytest
 from autolaunch.memory import Memory
 from autolaunch.past import Key
 from autolaunch.state import MEMORY_FILE
-from tests.process.stage import ROOT
+from tests.process.stage import ROOT, until
 
 pytestmark = pytest.mark.process
 
@@ -40,11 +40,13 @@ folder = Path(sys.argv[1])
 key = Key("glm-4-9b", card=sys.argv[2])
 """
 WRITE_FOR_EVER = """
+import time
 number = int(sys.argv[3])
 while True:
     number += 1
     Memory.open(folder, say).add(key, start(number))
     print(number, flush=True)
+    time.sleep(0.003)  # SQLite's locks are not fair: two that never pause starve each other for seconds
 """
 LAUNCH = """
 memory = Memory.open(folder, say)
@@ -83,11 +85,23 @@ def may_mount() -> bool:
 needs_mounts = pytest.mark.skipif(not may_mount(), reason="no mount namespace is permitted here")
 
 
-def lines_of(process: subprocess.Popen[str]) -> list[str]:
-    """Kill a writer and return its whole lines: only those were acknowledged."""
-    process.kill()
-    text = process.communicate()[0]
-    return text[: text.rfind("\n") + 1].splitlines()
+class Writer:
+    """A process that remembers and says so in a file, whole line by whole line, until it is killed."""
+
+    def __init__(self, file: Path, words: list[str]) -> None:
+        self.file = file
+        with file.open("wb") as out:
+            self.process = subprocess.Popen(words, env=ENVIRONMENT, cwd=ROOT, stdout=out)
+
+    def begun(self) -> None:
+        until(lambda: self.file.stat().st_size or self.process.poll() is not None, "the first line")
+
+    def kill(self) -> list[str]:
+        """Return its whole lines: what was acknowledged."""
+        self.process.kill()
+        self.process.wait()
+        text = self.file.read_text()
+        return text[: text.rfind("\n") + 1].splitlines()
 
 
 def check(folder: Path) -> None:
@@ -98,52 +112,43 @@ def check(folder: Path) -> None:
 
 def test_whatever_was_remembered_outlives_sigkill_at_any_moment(tmp_path: Path) -> None:
     """Two writers at once, killed 8 times each: every row that was told is there, and at most one besides."""
-    chance = random.Random(20260101)
-    acknowledged: dict[str, list[float]] = {"one": [], "two": []}
+    chance, state = random.Random(20260101), tmp_path / "state"
+    there: dict[str, list[float]] = {"one": [], "two": []}
     warnings: list[str] = []
     for _ in range(8):
         writers = {
-            card: subprocess.Popen(
-                python(WRITE_FOR_EVER, tmp_path, card, int(max(known, default=0)) + 1),
-                env=ENVIRONMENT, cwd=ROOT, stdout=subprocess.PIPE, text=True,
-            )
-            for card, known in acknowledged.items()
-        }  # fmt: skip
+            card: Writer(tmp_path / card, python(WRITE_FOR_EVER, state, card, int(max(known, default=0)) + 1))
+            for card, known in there.items()
+        }
         for writer in writers.values():
-            assert writer.stdout is not None
-            writer.stdout.readline()
+            writer.begun()
         time.sleep(chance.uniform(0, 0.15))  # a random moment, not a wait for anything
         for card, writer in writers.items():
-            told = {float(line) for line in lines_of(writer)}  # a warning is no number
-            outcomes = Memory(tmp_path, warnings.append).past(Key("glm-4-9b", card=card)).outcomes
-            there = [outcome.seconds for outcome in outcomes]
-            assert {number for number in told if number >= min(there)} <= set(there), "acknowledged, and gone"
-            assert len({*there} - told - {*acknowledged[card]}) <= 1
-            assert len(set(there)) == len(there)
-            acknowledged[card] = there
-        check(tmp_path)
+            told = {float(line) for line in writer.kill()}  # a warning is no number
+            outcomes = Memory(state, warnings.append).past(Key("glm-4-9b", card=card)).outcomes
+            found = [outcome.seconds for outcome in outcomes]
+            assert {number for number in told if number >= min(found)} <= set(found), "acknowledged, and gone"
+            assert len({*found} - told - {*there[card]}) <= 1
+            assert len(set(found)) == len(found)
+            there[card] = found
+        check(state)
     assert warnings == []
-    assert min(len(known) for known in acknowledged.values()) >= 8
-    assert [path.name for path in tmp_path.iterdir() if "damaged" in path.name] == []
+    assert min(len(known) for known in there.values()) >= 8
+    assert [path.name for path in state.iterdir() if "damaged" in path.name] == []
 
 
 def test_a_beginning_that_is_killed_at_any_moment_is_no_damage(tmp_path: Path) -> None:
-    chance = random.Random(20260102)
-    began = []
+    code = "print(0, flush=True); Memory.open(folder, say); print(1, flush=True); import time; time.sleep(600)"
+    chance, told = random.Random(20260102), []
     for n in range(12):
-        folder = tmp_path / str(n)
-        code = "print(0, flush=True); Memory.open(folder, say); print(1, flush=True); import time; time.sleep(600)"
-        writer = subprocess.Popen(
-            python(code, folder, "card"), env=ENVIRONMENT, cwd=ROOT, stdout=subprocess.PIPE, text=True
-        )
-        assert writer.stdout is not None
-        assert writer.stdout.readline() == "0\n"
+        folder = tmp_path / f"state {n}"
+        writer = Writer(tmp_path / "out", python(code, folder, "card"))
+        writer.begun()
         time.sleep(chance.uniform(0, 0.03))  # a random moment, not a wait for anything
-        began.append(lines_of(writer))
-        lines = run(python(LAUNCH, folder, "card", 1))
-        assert lines == ["known 0", "known 1", "goes on"]
+        told.append(writer.kill())
+        assert run(python(LAUNCH, folder, "card", 1)) == ["known 0", "known 1", "goes on"]
         check(folder)
-    assert [] in began, "none was killed in time"
+    assert ["0"] in told, "none was killed in time"
 
 
 @needs_mounts
@@ -227,14 +232,12 @@ def work(db):
 memory._database.write(work)
 """
     Memory.open(tmp_path, print)
-    writer = subprocess.Popen(python(hold, tmp_path, "card"), env=ENVIRONMENT, cwd=ROOT, stdout=subprocess.PIPE)
-    assert writer.stdout is not None
-    assert writer.stdout.readline() == b"writing\n"
-    writer.send_signal(signal.SIGSTOP)
+    writer = Writer(tmp_path / "out", python(hold, tmp_path, "card"))
+    writer.begun()
+    writer.process.send_signal(signal.SIGSTOP)
     hurried = "from autolaunch import database; database.BUSY_S = 0.2\n"
     lines = run(python(hurried + LAUNCH, tmp_path, "card", 1))
     said = f"told the memory of earlier starts cannot be written: {tmp_path}/{MEMORY_FILE}: database is locked"
     assert lines == [said, "known 0", "known 0", "goes on"]
-    writer.kill()
-    writer.wait()
+    assert writer.kill() == ["writing"]
     assert run(python(LAUNCH, tmp_path, "card", 1)) == ["known 0", "known 1", "goes on"]
