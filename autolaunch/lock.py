@@ -8,6 +8,7 @@ user wrote is only shown, and who holds a card for too long, or in bad faith, co
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import errno
 import fcntl
@@ -39,10 +40,11 @@ def _never() -> bool:
 
 
 class Held:
-    """Cards that are ours until `release` or the end of this process."""
+    """Cards that are ours until `release` or the end of this process; only one that is killed leaves its files."""
 
     def __init__(self) -> None:
         self._locks: list[tuple[Path, int]] = []
+        atexit.register(self.release)
 
     def add(self, path: Path, descriptor: int) -> None:
         """Hold one more lock."""
@@ -50,6 +52,7 @@ class Held:
 
     def release(self) -> None:
         """Give the cards back; a second time does nothing."""
+        atexit.unregister(self.release)
         while self._locks:
             _drop(*self._locks.pop())
 

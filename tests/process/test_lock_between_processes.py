@@ -61,7 +61,7 @@ class Crowd:
     def start(self, code: str, *args: str, user: int | None = None) -> subprocess.Popen[str]:
         process = subprocess.Popen(
             [sys.executable, "-c", BEGIN + code, str(self.folder), *args],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT,
             env={**os.environ, "PYTHONPATH": str(ROOT), "USER_ID": str(os.getuid() if user is None else user)},
         )  # fmt: skip
         self.processes.append(process)
@@ -111,6 +111,14 @@ def test_a_holder_that_dies_in_any_way_gives_the_card_back(crowd: Crowd, number:
     assert crowd.line(second).startswith("told")
     first.send_signal(number)
     assert crowd.line(second) == "held"
+
+
+@pytest.mark.parametrize("end", ["", "sys.exit(3)", "raise KeyboardInterrupt", "held.release()"])
+def test_a_holder_that_ends_by_itself_leaves_no_file(crowd: Crowd, end: str) -> None:
+    process = crowd.start("held = locks.acquire(cards, wait_s=0)\nprint(os.listdir(folder), flush=True)\n" + end, "a")
+    assert crowd.line(process) == "['autolaunch.a.lock']"
+    process.wait()
+    assert list(crowd.folder.iterdir()) == []
 
 
 def test_a_holder_that_is_only_stopped_keeps_it(crowd: Crowd) -> None:
