@@ -66,7 +66,7 @@ class Bench:
             return stage.start_directly(name, ports.take())
 
     def _supervised(self, names: Sequence[str], asked: Situation, ports: Ports) -> dict[str, Run]:
-        """Run one after the other in the same state folder; the next only where the one before came up."""
+        """Run one after the other in the same state folder; the next only where one came up, on settled neighbours."""
         runs: dict[str, Run] = {}
         with self._stage(names[0], asked) as stage:
             for name in names:
@@ -75,6 +75,7 @@ class Bench:
                     _show(stage, name, runs[name])
                 if not runs[name].came_up:
                     break
+                stage.settle()
         return runs
 
     @contextmanager

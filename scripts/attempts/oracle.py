@@ -87,10 +87,8 @@ def given(situation: Situation) -> Arguments:
 
 def settled(situation: Situation, *, at_first: bool = False) -> MemoryModel:
     """Give the memory model once neighbours have stopped to move, or before they have begun."""
-    memory = situation.memory
-    last = memory.neighbours_before(1 + max((move.start for move in memory.moves), default=0))
-    last = memory.neighbours if at_first else last
-    return MemoryModel(**{**vars(memory), "neighbours": last, "moves": (), "nvml": False})
+    memory = situation.memory if at_first else situation.memory.settled()
+    return MemoryModel(**{**vars(memory), "moves": (), "nvml": False})
 
 
 class _Trial:

@@ -24,6 +24,7 @@ from typing import Any
 from scripts.attempts.situations import RESERVED_BYTES, Situation
 from tests.fake_engine import leftovers
 from tests.fake_engine.card import NEIGHBOUR_PID
+from tests.fake_engine.memory import MemoryModel
 from tests.fake_engine.scenario import Scenario
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -95,19 +96,29 @@ class Stage:
         self.model = model
         folder.mkdir(parents=True)
         (folder / "tmp").mkdir()
-        (folder / "cards.json").write_text(json.dumps({"cards": cards(situation)}), encoding="utf-8")
-        scenario = Scenario(version=situation.version, memory=situation.memory, unknown_options="refuse")
+        told = self._tell(situation.memory)
         paths = os.pathsep.join(map(str, (autolaunch, CHECKOUT / "tests" / "fake_nvml")))
         kept = {name: value for name, value in os.environ.items() if not name.startswith(DROPPED)}
         self.environment = {
             **kept,
-            **scenario.write(folder / "scenario.json"),
+            **told,
             "FAKE_NVML": str(folder / "cards.json"),
             "PYTHONPATH": paths,
             "TMPDIR": str(folder / "tmp"),
             "XDG_STATE_HOME": str(folder / "xdg"),
             "HF_HUB_OFFLINE": "1",
         }
+
+    def settle(self) -> None:
+        """Let the neighbours be where they end up, and stay there."""
+        self._tell(self.situation.memory.settled())
+
+    def _tell(self, memory: MemoryModel) -> dict[str, str]:
+        """Write the cards and the scenario; return what makes a fake engine follow it."""
+        whole = {"cards": cards(self.situation, memory.neighbours)}
+        (self.folder / "cards.json").write_text(json.dumps(whole), encoding="utf-8")
+        scenario = Scenario(version=self.situation.version, memory=memory, unknown_options="refuse")
+        return scenario.write(self.folder / "scenario.json")
 
     def supervise(self, competitor: str, port: int) -> Run:
         """Run the supervisor to its end."""
@@ -207,9 +218,9 @@ DROPPED = ("AUTOLAUNCH_", "FAKE_", "CUDA_VISIBLE_DEVICES", "VLLM_", "HF_", "PYTH
 """What of our own environment a run may not see."""
 
 
-def cards(situation: Situation) -> list[dict[str, Any]]:
-    """Return the cards of FAKE_NVML's file at first; their uuids are the situation's own."""
-    total, neighbours = situation.card.total_bytes, int(situation.memory.neighbours * GIB)
+def cards(situation: Situation, neighbours_gib: float) -> list[dict[str, Any]]:
+    """Return the cards of FAKE_NVML's file before a run; their uuids are the situation's own."""
+    total, neighbours = situation.card.total_bytes, int(neighbours_gib * GIB)
     held = [{"pid": NEIGHBOUR_PID, "bytes": neighbours}] if neighbours else []
     return [
         {

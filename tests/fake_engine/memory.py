@@ -65,6 +65,11 @@ class MemoryModel(Record):
         now = [move.gib for move in self.moves if move.start == start and move.phase in reached]
         return now[-1] if now else self.neighbours_before(start)
 
+    def settled(self) -> MemoryModel:
+        """Give the model once neighbours have stopped to move."""
+        last = self.neighbours_before(1 + max((move.start for move in self.moves), default=0))
+        return MemoryModel(**{**vars(self), "neighbours": last, "moves": ()})
+
     def free_bytes(self, start: int, phase: str) -> int:
         """Give what all processes but the engine leave free at a phase of a start."""
         first = self.total_gib - self.neighbours if self.free_gib is None else self.free_gib

@@ -224,6 +224,8 @@ def test_moves_last_into_the_next_start() -> None:
     assert [card.neighbours_before(number) for number in range(4)] == [2, 8, 8, 1]
     assert [card.neighbours_at(0, phase) for phase in ("init", "load", "serving")] == [2, 8, 8]
     assert card.free_bytes(1, "init") == 16 * 2**30
+    assert card.settled() == MemoryModel(total_gib=24, neighbours=1)
+    assert card.settled().free_bytes(0, "init") == 23 * 2**30
 
 
 def test_a_phase_that_is_none_is_refused() -> None:

@@ -79,10 +79,10 @@ def test_what_a_situation_says_of_itself_is_everything_a_reader_needs() -> None:
 
 
 def test_the_cards_file_gives_the_total_that_cuda_counts() -> None:
-    (card,) = cards(on(L4, GLM_4_9B, neighbours=2.0))
+    (card,) = cards(on(L4, GLM_4_9B), 2.0)
     assert card["total"] - card["reserved"] == L4.total_bytes
     assert [held["bytes"] for held in card["processes"]] == [2 * 2**30]
-    assert len({one["uuid"] for one in cards(on(L4, GLM_4_9B, ranks=2))}) == 2
+    assert len({one["uuid"] for one in cards(on(L4, GLM_4_9B, ranks=2), 0.0)}) == 2
 
 
 # --- model folders
