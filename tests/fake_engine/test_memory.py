@@ -11,9 +11,8 @@ from .course import judge
 from .memory import MemoryModel, Move, Verdict
 from .models import GLM_4_9B, LLAMA_8B, LLAMA_70B, MISTRAL_7B, MODELS, QWEN3_30B_A3B, QWEN_05B, QWEN_7B, QWEN_32B
 from .record import ScenarioError
-from .release import RELEASES, batch_defaults, release, texts_of
+from .release import RELEASES, batch_defaults, release
 from .spread import Spread, spread
-from .texts import Texts
 
 H100 = MemoryModel(total_gib=79.18)
 CARD_24 = MemoryModel(total_gib=24, free_gib=23.2)
@@ -258,13 +257,6 @@ def test_a_start_takes_the_longer_the_further_it_comes_and_the_more_it_reads() -
         start(big, f"--gpu-memory-utilization {share} --max-model-len 4096", cold=True) for share in (0.9, 0.98)
     )
     assert [(failed.kind, failed.seconds), (ready.kind, ready.seconds)] == [("kv_none", 222.4), ("ok", 235.4)]
-
-
-@pytest.mark.parametrize("version", RELEASES)
-def test_every_release_prints_texts_with_its_own_number(version: str) -> None:
-    said = "\n".join(line for lines in Texts(version).sections.values() for line in lines)
-    assert version in said
-    assert texts_of(version) == version or texts_of(version) not in said
 
 
 ANY_START = {

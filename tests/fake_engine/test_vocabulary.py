@@ -17,6 +17,7 @@ from .failures import aftermath, cause
 from .ledger import Ledger
 from .memory import MemoryModel
 from .record import ScenarioError
+from .release import RELEASES, texts_of
 from .release import TEXTS as VERSIONS
 from .scenario import KINDS, Outcome, Rule, Scenario, choose, load, matches
 from .texts import Speech, Texts
@@ -142,6 +143,13 @@ def test_every_text_of_every_version_can_be_filled_in(version: str, ranks: int) 
     for kind in said.texts.kinds():
         lines = [line for _, line in cause(said, kind) + aftermath(said, kind)]
         assert bool(lines) == (said.texts.failure(kind, said.flags)["in"] != ["nobody"])
+
+
+@pytest.mark.parametrize("version", RELEASES)
+def test_every_release_prints_texts_with_its_own_number(version: str) -> None:
+    said = "\n".join(line for lines in Texts(version).sections.values() for line in lines)
+    assert version in said
+    assert texts_of(version) == version or texts_of(version) not in said
 
 
 def test_numbers_that_were_not_given_agree_with_the_arguments() -> None:
