@@ -16,7 +16,7 @@ from autolaunch import __version__
 from autolaunch.cli_options import Capability, ServeCommand, Size, launching, option
 from autolaunch.errors import AutolaunchError, ExitCode, WishError
 
-LATER = ("history", "systemd", "logs", "report")
+LATER = ("systemd", "logs", "report")
 """Names kept for commands to come, so that none of them is ever taken for a model."""
 
 
@@ -111,6 +111,36 @@ def diagnose(file: str, as_json: bool) -> None:
         give(f"  {describe(failure)}")
     for text in advice(failure):
         give(f"  hint: {text}")
+
+
+@cli.command()
+@click.argument("model", required=False)
+@option("--state-dir", type=click.Path(path_type=Path, file_okay=False), help="The state folder to look at.")
+@option("--limit", type=click.IntRange(1), default=20, show_default=True, metavar="N", help="The newest N starts.")
+@option("--show", type=click.IntRange(1), metavar="NUMBER", help="One start in full.")
+@option("--forget", is_flag=True, help="Forget every start of MODEL, the one of --show, or all.")
+@option("--json", "as_json_", is_flag=True, help="One JSON object per start.")
+def history(model: str | None, state_dir: Path | None, **chosen: Any) -> None:
+    """List what is remembered of earlier starts (of MODEL), newest first; show or forget it."""
+    from autolaunch import history as shown  # noqa: PLC0415
+    from autolaunch.memory import Memory  # noqa: PLC0415
+    from autolaunch.state import state_folder  # noqa: PLC0415
+    from autolaunch.talk import give, say  # noqa: PLC0415
+
+    show: int | None = chosen["show"]
+    memory = Memory(state_folder(state_dir), lambda text: say(f"warning: {text}"))
+    if chosen["forget"]:
+        give(f"forgot {memory.forget(model=model, number=show)} starts")
+        return
+    entries = memory.entries(model=model, number=show, limit=chosen["limit"])
+    if not entries and not chosen["as_json_"]:
+        say("nothing is remembered" + (f" of {model}" if model else "") + (f" under number {show}" if show else ""))
+    elif chosen["as_json_"]:
+        for entry in entries:
+            give(json.dumps(shown.as_json(entry), ensure_ascii=False))
+    else:
+        for line in shown.table(entries) if show is None else shown.detail(entries[0]):
+            give(line)
 
 
 @cli.command()
