@@ -78,7 +78,7 @@ def _entry(name: str, facts: Mapping[str, Any]) -> Entry:
         description=facts["description"],
         engine_args=("--served-model-name", name, *facts.get("engine_args", ())),
         max_model_len=known.max_model_len,
-        variants=tuple(_variant(variant) for variant in facts.get("variants", ())),
+        variants=tuple(_variant(variant, of=model) for variant in facts.get("variants", ())),
         quantization=known.quantization,
         shape=known.shape,
         weights=_weights(facts["weights"]) if "weights" in facts else None,
@@ -94,10 +94,11 @@ def _weights(facts: Mapping[str, Any]) -> Weights:
     return Weights(**{**facts, "basis": Basis(facts.get("basis", "exact"))}, source="catalogue")
 
 
-def _variant(facts: Mapping[str, Any]) -> Variant:
+def _variant(facts: Mapping[str, Any], *, of: str) -> Variant:
     weights = Weights(facts["loaded_bytes"], basis=Basis.ESTIMATED, source="catalogue")
     major, minor = facts["capability"]
-    return Variant(facts["model"], facts["quantization"], weights, (major, minor))
+    official = facts["model"].split("/")[0].lower() == of.split("/", maxsplit=1)[0].lower()
+    return Variant(facts["model"], facts["quantization"], weights, (major, minor), official)
 
 
 @lru_cache(maxsize=1)
@@ -113,8 +114,8 @@ def _aliases() -> dict[str, str]:
 def _known(name: str) -> Entry | None:
     """Return what the catalogue knows under a name or hub id.
 
-    A hub id keeps the name that was asked for, and the variants of other weights are not its own; a short name is
-    served beside the entry's own.
+    A hub id keeps the name that was asked for and gets no option that nobody typed (`--trust-remote-code` runs its
+    code), and the variants of other weights are not its own; a short name is served beside the entry's own.
     """
     alias = _aliases().get(name.lower())
     if alias is None:
@@ -125,7 +126,7 @@ def _known(name: str) -> Entry | None:
         names = dict.fromkeys((name.lower(), alias))
         return replace(entry, engine_args=("--served-model-name", *names, *rest))
     other = name.lower() in map(str.lower, entry.like)
-    return replace(entry, name=name, model=name, engine_args=rest, variants=() if other else entry.variants)
+    return replace(entry, name=name, model=name, engine_args=(), variants=() if other else entry.variants)
 
 
 def misfit(entry: Entry, release: str | None) -> str:

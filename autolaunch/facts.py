@@ -128,13 +128,15 @@ class Weights:
 class Variant:
     """A pre-quantized sibling: another hub id with the same answers in fewer bits.
 
-    `capability` is the least compute capability that runs it, `weights` None where nobody published its size.
+    `capability` is the least compute capability that runs it, `weights` None where nobody published its size. Only an
+    `official` one, by the model's own publisher, is ever started unasked; others are named to the user.
     """
 
     model: str
     quantization: str
     weights: Weights | None = None
     capability: tuple[int, int] = (7, 5)
+    official: bool = True
 
 
 @dataclass(frozen=True, slots=True)

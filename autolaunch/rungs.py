@@ -183,7 +183,8 @@ def _quantize(method: str, situation: Situation) -> Proposal | None:
         how = "native FP8" if capability >= NATIVE_FP8 else "weight-only FP8 (Marlin)"
         return Proposal({"quantization": "fp8"}, f"about half the weight bytes, {how} on this card")
     if method == "variant":
-        variant = next((v for v in situation.model.variants if (capability or (9, 9)) >= v.capability), None)
+        able = (v for v in situation.model.variants if v.official and (capability or (9, 9)) >= v.capability)
+        variant = next(able, None)
         if variant is None:
             return None
         return Proposal(

@@ -203,10 +203,19 @@ def test_a_hub_id_of_the_catalogue_keeps_its_name_and_gains_its_facts(name: str)
     assert find_model(name) == replace(GLM, name=name, model=name, engine_args=())
 
 
-def test_a_hub_id_gets_the_options_that_its_model_needs() -> None:
-    assert find_model("zai-org/glm-4v-9b").engine_args == (
+def test_a_short_name_brings_the_options_that_its_model_needs_and_a_hub_id_none() -> None:
+    """`--trust-remote-code` runs the repository's code: nobody who typed a hub id asked for that."""
+    assert find_model("glm-4v-9b").engine_args[2:] == (
         "--trust-remote-code", "--hf-overrides", '{"architectures":["GLM4VForCausalLM"]}'
     )  # fmt: skip
+    assert find_model("zai-org/glm-4v-9b").engine_args == ()
+
+
+def test_only_the_publishers_own_variants_are_ever_started_unasked() -> None:
+    for entry in catalog().values():
+        for variant in entry.variants:
+            assert variant.official == (variant.model.split("/")[0].lower() == entry.model.split("/")[0].lower())
+    assert {v.model.split("/")[0] for v in find_model("qwen3-32b").variants if v.official} == {"Qwen"}
 
 
 def test_other_weights_in_the_same_dimensions_have_variants_of_their_own() -> None:

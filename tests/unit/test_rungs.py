@@ -247,3 +247,28 @@ def test_weights_lose_bits_by_what_card_and_engine_can_run(found: Case, expected
 def test_only_the_methods_of_the_file_are_used_in_its_order() -> None:
     found = case(Kind.WEIGHTS_OOM, **ABLE)
     assert values("quantized_weights", found, methods=("bitsandbytes", "fp8")) == [BNB, FP8]
+
+
+def test_a_strangers_weights_are_never_loaded_unasked() -> None:
+    stranger = Variant("somebody/awq", "awq", official=False)
+    own = Variant("org/fp8", "fp8", capability=(8, 9))
+    for variants, expected in (((stranger,), []), ((stranger, own), [{"model": "org/fp8", "quantization": None}])):
+        asked = case(Kind.WEIGHTS_OOM, model=Model(variants=variants))
+        assert values("quantized_weights", asked, methods=("variant",)) == expected
+
+
+@pytest.mark.parametrize(
+    ("capability", "version", "given"),
+    [((8, 9), "0.24.0", True), ((9, 0), "0.10.0", True), ((8, 0), "0.24.0", False), ((8, 9), "0.6.3", False),
+     (None, "0.24.0", False)],
+)  # fmt: skip
+def test_an_fp8_cache_is_only_for_cards_and_engines_that_compute_with_it(
+    capability: tuple[int, int] | None, version: str, given: bool
+) -> None:
+    asked = case(Kind.KV_TOO_SMALL, capability=capability, engine=Engine(version, DeviceKind.CUDA))
+    assert values("fp8_kv", asked) == ([{"kv_cache_dtype": "fp8"}] if given else [])
+
+
+def test_more_cards_are_those_that_are_allowed() -> None:
+    allowed = [values("gpus", case(Kind.KV_TOO_SMALL, limits=Limits(gpus=count))) for count in (1, 4)]
+    assert allowed == [[], [{"tensor_parallel_size": 2}, {"tensor_parallel_size": 4}]]
