@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from autolaunch.budget import Budget, Demand, predict
-from autolaunch.case import RAISING, Case, Effort, Limits
+from autolaunch.case import LAST_RESORT_CONTEXT, RAISING, Case, Effort, Limits
 from autolaunch.facts import GIB, DeviceKind, Situation
 from autolaunch.failure import Failure, Kind
 from autolaunch.figures import Effective
@@ -132,10 +132,38 @@ def _levels(rung: Rung, question: Question) -> tuple[Mapping[str, Any], ...]:
 
 
 def _candidate(question: Question, settings: Settings, pain: Mapping[str, int]) -> Candidate | None:
-    settings, budget = with_share(question, settings)
-    if budget is None:
-        return None
-    return Candidate(settings, pain, budget, _contexts(question, settings, budget))
+    """Give a combination its share of the memory and what fits then, at every view."""
+    best: Candidate | None = None
+    for length in _lengths(question):
+        asked = settings if length is None else settings.changed(max_model_len=length)
+        shared, budget = with_share(question, asked)
+        if budget is None:
+            return best
+        contexts = _contexts(question, shared, budget)
+        if length is not None:
+            contexts = {view: None if fit is None else min(fit, length) for view, fit in contexts.items()}
+        found = Candidate(shared.changed(max_model_len=settings.max_model_len), pain, budget, contexts)
+        best = best if best and _reached(best) >= _reached(found) else found
+        if length is None or found.context[View.PESSIMISTIC] == length:
+            break
+    return best
+
+
+def _reached(candidate: Candidate) -> tuple[int, ...]:
+    """Return the contexts at the three views, the surest first: what tells the better of two lengths."""
+    return tuple(candidate.context[view] or 0 for view in (View.PESSIMISTIC, View.LIKELY, View.OPTIMISTIC))
+
+
+def _lengths(question: Question) -> tuple[int | None, ...]:
+    """Return the contexts to put to the memory model; None where a start's needs do not depend on it.
+
+    V0 profiles one request of full length: halving the context halves what that takes.
+    """
+    full = question.full
+    if not question.situation.engine.is_v0 or full is None or question.pinned_context is not None:
+        return (None,)
+    halves = (full >> power for power in range(8))
+    return tuple(length for length in halves if length >= min(full, LAST_RESORT_CONTEXT))
 
 
 def refused(question: Question, settings: Settings) -> bool:

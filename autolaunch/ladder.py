@@ -56,7 +56,8 @@ class Starved:
 class Climb:
     """Where a run stands on its ladder: everything a decision needs of the past.
 
-    `tried` holds every setting that was started, `free_share` what was free before the attempt at hand.
+    `tried` holds every setting that was started, `free_share` what was free before the attempt at hand. `content`
+    takes whatever context the first attempt fits, down to the floor: its settings came up before.
     """
 
     strategy: Strategy
@@ -69,6 +70,7 @@ class Climb:
     retries: int = 0
     starved: Starved | None = None
     free_share: float | None = None
+    content: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +146,7 @@ def unmet(climb: Climb, effective: Effective, situation: Situation) -> tuple[Fai
         return None
     fitted, limits = effective.max_model_len or 0, climb.limits
     wished = effective.auto_fit_from or fitted
-    pinned = "max_model_len" in climb.pins
+    pinned = "max_model_len" in climb.pins or climb.content
     if limits.concurrency == 1 and fitted >= limits.min_context and (pinned or fitted >= wished * (1 - NEARLY)):
         return None
     answer = next_step(climb, failure, effective, situation)
@@ -291,7 +293,7 @@ def _lowered(climb: Climb, proposal: Proposal) -> Climb | None:
 
 def _taken(climb: Climb, rung: Rung, settings: Settings) -> Climb:
     """Return the climb after a step; what was learnt for one demand is forgotten when the demand is lessened."""
-    after = replace(climb, settings=settings, rung=rung.name, tried=climb.tried | {settings})
+    after = replace(climb, settings=settings, rung=rung.name, tried=climb.tried | {settings}, content=False)
     if rung.name == "utilization":
         return after
     less = Bounds(taken=climb.bounds.taken, free_then=climb.bounds.free_then, refusals=climb.bounds.refusals)

@@ -28,7 +28,7 @@ class Plan:
     """The settings to start with; `fits` None where nothing is known, `context` in tokens as predicted.
 
     `doubtful` where the spread of the estimate straddles the limit. `why` says what decided, in the reader's words;
-    `pain` is how deep the conceding rungs went.
+    `recalled` settings came up before.
     """
 
     settings: Settings
@@ -37,6 +37,7 @@ class Plan:
     doubtful: bool = False
     context: int | None = None
     why: tuple[str, ...] = ()
+    recalled: bool = False
 
 
 def plan(question: Question) -> Plan:

@@ -48,7 +48,7 @@ def _again(question: Question, settings: Settings, earlier: Outcome, why: str) -
     context = earlier.effective.max_model_len
     if settings.max_model_len not in (None, AUTO):
         context = settings.max_model_len
-    return Plan(settings, predicted(question, settings), fits=True, context=context, why=(why,))
+    return Plan(settings, predicted(question, settings), fits=True, context=context, why=(why,), recalled=True)
 
 
 def _same_bytes(question: Question, earlier: Outcome) -> Settings:

@@ -16,6 +16,7 @@ from io import FileIO
 from autolaunch import __version__, ladder, phases, record
 from autolaunch.arguments import given
 from autolaunch.candidates import Question
+from autolaunch.catalog import misfit
 from autolaunch.errors import ExitCode, HostError
 from autolaunch.facts import Situation
 from autolaunch.installation import Installation, find_engine
@@ -76,6 +77,7 @@ def start(model: str | None, engine_args: Sequence[str], options: Options) -> Ex
     ready = replace(_await_others(ready, options, note=notes.append), held=held)
     run = _run(ready, options)
     talk, job = _open(ready, options, run, locks=locks)
+    ready.memory.warn = talk.warn
     supervisor = Supervisor(job, run)
     supervisor.take_signals()
     talk.command = lambda event: supervisor.shown_argv(event.settings)
@@ -99,6 +101,9 @@ def prepare(
     placement: Placement, asked: Asked, installation: Installation, options: Options, *, note: Callable[[str], None]
 ) -> Prepared:
     """Find out what is known of the model and what is remembered, and plan; `note` hears what was skipped."""
+    unfit = misfit(asked.entry, installation.engine.version)
+    if unfit:
+        note(unfit)
     if options.memory is not None and placement.device.total_bytes is None:
         raise HostError(
             "--memory needs the card's size, which cannot be read here", hint="use --gpu-memory-utilization"
@@ -164,7 +169,8 @@ def _run(ready: Prepared, options: Options) -> phases.Run:
         url=wish.address.url,
         options=given(wish.engine_args),
     )
-    return phases.Run(policy, replace(ready.question.climb, settings=settings, tried=frozenset({settings})), situation)
+    climb = replace(ready.question.climb, settings=settings, tried=frozenset({settings}), content=ready.plan.recalled)
+    return phases.Run(policy, climb, situation)
 
 
 def _open(ready: Prepared, options: Options, run: phases.Run, *, locks: CardLocks) -> tuple[Talk, Job]:

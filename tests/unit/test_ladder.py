@@ -270,8 +270,8 @@ def test_a_cache_sized_in_bytes_is_named_without_a_value_of_the_users() -> None:
 
 
 def test_a_floor_of_the_users_holds_to_the_end_which_says_what_would_fit() -> None:
-    found = climb(Settings(0.95, None, 8, 512, enforce_eager=True, kv_cache_dtype="fp8", quantization="fp8"), min_context=100000,
-                  floor_is_wish=True)  # fmt: skip
+    spent = Settings(0.95, None, 8, 512, enforce_eager=True, kv_cache_dtype="fp8", quantization="fp8")
+    found = climb(spent, min_context=100000, floor_is_wish=True)
     assert end(found, Kind.KV_TOO_SMALL, KV).closest[0] == "allow --min-context 70624 instead of 100000"
 
 
@@ -329,6 +329,23 @@ def test_a_fitted_context_that_breaks_a_named_wish_or_is_of_no_use_is_an_end() -
         verdict = unmet(found, fitted(length), SITUATION)
         assert verdict is not None
         assert isinstance(verdict[1], Exhausted)
+
+
+def test_settings_that_came_up_before_are_taken_with_whatever_context_they_fit_down_to_the_floor() -> None:
+    """A pool that a leaving neighbour had inflated was remembered; the next start came up and was started again."""
+    strict = climb(Settings(), strategy="keep-context")
+    content = replace(strict, content=True)
+    assert unmet(strict, fitted(70624), SITUATION) is not None
+    assert unmet(content, fitted(70624), SITUATION) is None
+    verdict = unmet(content, fitted(2000), SITUATION)
+    assert verdict is not None
+    assert isinstance(verdict[1], Step)
+    assert not verdict[1].climb.content
+
+
+def test_a_context_that_lacks_next_to_nothing_is_not_worth_another_start() -> None:
+    assert unmet(climb(strategy="keep-context"), fitted(128_000), SITUATION) is None
+    assert unmet(climb(strategy="keep-context"), fitted(120_000), SITUATION) is not None
 
 
 def test_a_printed_concurrency_is_taken_at_its_least() -> None:
