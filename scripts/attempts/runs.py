@@ -32,6 +32,9 @@ ENGINE = CHECKOUT / "tests" / "fake_engine"
 GIB = 1 << 30
 LIMIT_S = 120.0
 ALONE_S = 20.0
+IDLE_S = 3.0
+"""After so long without a start, neighbours that are about to leave have left."""
+
 SUPERVISED = {"autolaunch": (), "second start": (), "classic": ("--strategy", "classic")}
 """The competitors that are whole supervisors, with their options; the second start is the same run once more."""
 
@@ -173,11 +176,25 @@ class Stage:
                 start_new_session=True,
             )
         try:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                return supervisor.wait(IDLE_S)
+            self._let_neighbours_go()
             return supervisor.wait(limit_s)
         except subprocess.TimeoutExpired:
             return None
         finally:
             _kill(supervisor)
+
+    def _let_neighbours_go(self) -> None:
+        """Where nothing was started yet, let the neighbours leave that would have left during the first start.
+
+        A supervisor may wait for memory instead of starting into it: time passes for its neighbours all the same.
+        """
+        memory = self.situation.memory
+        if self._starts() == 0 and memory.moves and memory.moves[-1].gib < memory.neighbours:
+            beside = self.folder / "cards.new"
+            beside.write_text(json.dumps({"cards": cards(self.situation, memory.moves[-1].gib)}), encoding="utf-8")
+            beside.replace(self.folder / "cards.json")
 
     def _starts(self) -> int:
         return len(leftovers.starts(self.folder))
