@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from autolaunch.blame import blamed
 from autolaunch.budget import Budget, Demand, predict
 from autolaunch.case import LAST_RESORT_CONTEXT, RAISING, Case, Effort, Limits
 from autolaunch.facts import GIB, DeviceKind, Situation
@@ -125,10 +126,23 @@ def _levels(rung: Rung, question: Question) -> tuple[Mapping[str, Any], ...]:
     levels: list[Mapping[str, Any]] = [{}]
     for proposal in RUNGS[rung.name](rung, case):
         free = {name: value for name, value in proposal.values.items() if name not in climb.pins}
+        if free.items() & _unsupported(question):
+            continue
         whole = rung.name != "quantized_weights" or len(free) == len(proposal.values)
         if free and whole and free not in levels:
             levels.append(free)
     return tuple(levels)
+
+
+def _unsupported(question: Question) -> frozenset[tuple[str, Any]]:
+    """Return the concessions that this release of the engine refused here before, for a reason that is not memory."""
+    version = question.situation.engine.version
+    blames = (
+        blamed(outcome.failure, outcome.settings, pins=question.climb.pins)
+        for outcome in question.past.outcomes
+        if outcome.failure is not None and outcome.engine_version == version
+    )
+    return frozenset(blame for blame in blames if blame is not None)
 
 
 def _candidate(question: Question, settings: Settings, pain: Mapping[str, int]) -> Candidate | None:

@@ -6,6 +6,7 @@ Rules, which the property tests hold it to:
   answer wins. The arithmetic is in `rungs` and `share`.
 - What the user pinned is never changed. Where only a pinned value stands in the way, the end says which and
   what it would have to be.
+- A concession that the engine refuses for a reason that is not memory is taken back and not made again.
 - No setting is tried twice. The one exception is a profiling race, whose cure is the same setting once memory
   is still; it is granted `RACE_RETRIES` times.
 - No oscillation: a utilization found too low or too high becomes a bound and only the room between the bounds
@@ -22,6 +23,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from autolaunch.blame import blamed
 from autolaunch.case import RAISING, TAKEN, TOO_MUCH, Bounds, Case, Effort, Limits, Proposal
 from autolaunch.defaults import usual_seqs
 from autolaunch.ending import End, ending
@@ -36,6 +38,7 @@ from autolaunch.strategy import Rung, Strategy
 RACE_RETRIES = 2
 START = "start"
 RETRY = "retry"
+RETRACT = "retract"
 
 RETURNED = 0.02
 """How much more of the memory must be free than when it was found taken, to believe that it has come back."""
@@ -57,7 +60,8 @@ class Climb:
     """Where a run stands on its ladder: everything a decision needs of the past.
 
     `tried` holds every setting that was started, `free_share` what was free before the attempt at hand. `content`
-    takes whatever context the first attempt fits, down to the floor: its settings came up before.
+    takes whatever context the first attempt fits, down to the floor: its settings came up before. `refused` are the
+    concessions that the engine would not take.
     """
 
     strategy: Strategy
@@ -71,6 +75,7 @@ class Climb:
     starved: Starved | None = None
     free_share: float | None = None
     content: bool = False
+    refused: frozenset[tuple[str, Any]] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,11 +194,29 @@ def next_step(climb: Climb, failure: Failure, effective: Effective, situation: S
     if failure.kind is Kind.PROFILING_RACE and climb.retries < RACE_RETRIES:
         again = replace(ask.climb, rung=RETRY, retries=climb.retries + 1)
         return Step(again, RETRY, "memory moved while the engine measured it: the same settings again", ())
-    step = ask.returned() or ask.answer() or ask.pinched()
+    step = retracted(ask.climb, failure) or ask.returned() or ask.answer() or ask.pinched()
     if step is None:
         case = ask.case(Effort.LAST_RESORT)
         return Exhausted(*ending(End(case, climb.strategy, ask.blocked, ask.climb.retries + 1)))
     return replace(step, climb=replace(step.climb, free_share=situation.device.free_share))
+
+
+def retracted(climb: Climb, failure: Failure) -> Step | None:
+    """Take back a concession of ours that the engine refuses, for good; None where the failure is another's fault."""
+    culprit = blamed(failure, climb.settings, pins=climb.pins)
+    if culprit is None:
+        return None
+    name, value = culprit
+    settings = climb.settings.changed(**{name: None})
+    refused = climb.refused | {culprit}
+    if settings in climb.tried:
+        return None
+    after = replace(
+        climb, settings=settings, rung=RETRACT, tried=climb.tried | {settings}, refused=refused, bounds=Bounds(),
+        starved=None, content=False,
+    )  # fmt: skip
+    why = f"the engine refuses {name} {value}, which nobody asked for: without it"
+    return Step(after, RETRACT, why, changes(climb.settings, settings))
 
 
 @dataclass(slots=True)
@@ -256,6 +279,8 @@ class _Question:
             for name, value in proposal.values.items():
                 if name in climb.pins and value != getattr(climb.settings, name):
                     self.blocked.setdefault(name, value)
+            if climb.refused & set(free.items()):
+                continue
             if not free or (rung.name == "quantized_weights" and len(free) < len(proposal.values)):
                 continue
             settings = climb.settings.changed(**free)

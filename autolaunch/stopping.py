@@ -32,7 +32,7 @@ from autolaunch.events import (
     TreeGone,
 )
 from autolaunch.failure import Failure, Kind
-from autolaunch.ladder import Climb, Exhausted, Step, next_step
+from autolaunch.ladder import Climb, Exhausted, Step, next_step, retracted
 from autolaunch.moves import Move, end, launch, remembered
 from autolaunch.phases import Aim, Backoff, ExhaustedEnd, Force, Run, Stopping, ToClimb, ToEnd, ToRestart
 from autolaunch.verdict import exit_code_of
@@ -128,6 +128,8 @@ def _gone(state: Stopping, now: float) -> Move:
 
 
 def _answerable(climb: Climb, failure: Failure) -> bool:
+    if retracted(climb, failure) is not None:
+        return True
     return failure.kind is Kind.PROFILING_RACE or any(failure.kind in rung.answers for rung in climb.strategy.rungs)
 
 

@@ -9,12 +9,12 @@ import pytest
 
 PACKAGE = Path(__file__).parents[2] / "autolaunch"
 PURE = (
-    "activation", "advice", "arguments", "asked", "budget", "caches", "calibration", "candidates", "cards", "case",
-    "causes", "choice", "claims", "configuration", "crashes", "defaults", "diagnose", "ending", "estimate",
+    "activation", "advice", "arguments", "asked", "blame", "budget", "caches", "calibration", "candidates", "cards",
+    "case", "causes", "choice", "claims", "configuration", "crashes", "defaults", "diagnose", "ending", "estimate",
     "events", "facts", "failure", "figures", "foresight", "frames", "graphs", "history", "inventory", "ladder",
-    "logline", "machine", "narration", "outcome_form", "parameters", "past", "phases", "planner", "progress",
-    "quantization", "recall", "record", "recurrent", "redaction", "rungs", "settings", "shape", "share", "sizes",
-    "start", "strategy", "tensors", "term", "terms", "verdict", "visible",
+    "logline", "machine", "moves", "narration", "outcome_form", "parameters", "past", "phases", "plan_form", "planner",
+    "progress", "quantization", "recall", "record", "recurrent", "redaction", "rungs", "settings", "shape", "share",
+    "shortfall", "sizes", "start", "stopping", "strategy", "tensors", "term", "terms", "verdict", "visible",
 )  # fmt: skip
 ACTING = frozenset(
     {"os", "subprocess", "signal", "socket", "threading", "time", "random", "logging", "vllm", "torch", "asyncio"}
@@ -23,9 +23,12 @@ FILES_ARE_READ_BY = frozenset({"strategy", "arguments", "cards"})
 """The boundary of strategy files and of the shipped tables; every other pure module reads nothing."""
 DOING = frozenset(
     f"autolaunch.{name}"
-    for name in ("engine", "supervisor", "output", "probe", "warden", "sweep", "talk", "state", "hardware", "serving",
-                 "installation", "cli", "model", "wish", "hub", "snapshot", "weights",
-                 "nvml", "host", "cgroup", "deadline", "database", "memory", "lock")
+    for name in (
+        "cgroup", "cli", "database", "deadline", "drawing", "engine", "hardware", "host", "hub",
+        "installation", "lock", "memory", "model", "nvml", "options", "output", "placement", "planning",
+        "probe", "release", "serving", "snapshot", "state", "supervisor", "sweep", "talk", "warden",
+        "weights", "wish",
+    )
 )  # fmt: skip
 
 
