@@ -9,16 +9,16 @@ Pure. The rules:
   counts by its length, at the place of its rung.
 - A context is always taken from the pessimistic view. Where only the likely view lets a candidate in, it is tried first
   if a failed start is cheap, else the best one of the pessimistic view.
-- Nothing fits only if the optimistic view has no candidate either. Where the model or the card is unknown, the
-  strategy's own start stands and the plan says so.
+- Nothing fits only if the optimistic view has no candidate either, at any share that the strategy's rungs may reach.
+  Where the model or the card is unknown, the strategy's own start stands and the plan says so.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from autolaunch.budget import Budget
-from autolaunch.candidates import Candidate, Question, candidates, is_cheap, predicted
+from autolaunch.candidates import Candidate, Question, candidates, is_cheap, predicted, refused
 from autolaunch.foresight import View
 from autolaunch.settings import AUTO, Settings
 
@@ -51,7 +51,27 @@ def plan(question: Question) -> Plan:
         choice = _choose(question, found, min(floor, question.full or floor))
         if choice is not None:
             return choice
-    return Plan(climb.settings, predicted(question, climb.settings), fits=False)
+    own = Plan(climb.settings, predicted(question, climb.settings), fits=False)
+    return _from_written_share(question, own) or own
+
+
+def _from_written_share(question: Question, own: Plan) -> Plan | None:
+    """Return the strategy's own start where nothing but the share written there stands in the way: rungs move that.
+
+    Once that start has failed here and its cause holds, the share that the memory gives comes first.
+    """
+    climb = question.climb
+    share, moves = climb.strategy.start_utilization, any(rung.name == "utilization" for rung in climb.strategy.rungs)
+    if share is None or not moves or "gpu_memory_utilization" in climb.pins:
+        return None
+    free = replace(climb, strategy=replace(climb.strategy, start_utilization=None))
+    moved = plan(replace(question, climb=free))
+    if not moved.fits:
+        return None
+    why = f"nothing fits at the share of {share:g} that the strategy starts with"
+    if refused(question, climb.settings):
+        return replace(moved, why=(why, *moved.why))
+    return replace(own, fits=None, why=(f"{why}; its rungs go on from there",))
 
 
 def _unknown(question: Question) -> str:

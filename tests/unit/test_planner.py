@@ -208,6 +208,54 @@ def test_a_cache_that_the_user_sized_is_not_planned() -> None:
     assert plan(question).why == ("your own option sizes the KV cache",)
 
 
+# A share that the strategy writes down
+
+
+def from_share(share: float, there: Situation, pinned: Settings | None = None, *, past: Past | None = None) -> Question:
+    """Return the question of a first start with the default ladder, begun at a written share."""
+    written = replace(load_strategy("keep-quality"), start_utilization=share)
+    pinned = pinned or Settings()
+    climb = begin(written, Limits(), pinned, pins=frozenset(pinned.as_json()), situation=there)
+    return Question(climb, there, past or Past(), WISH)
+
+
+def test_a_written_share_is_kept_where_anything_fits_in_it() -> None:
+    found = plan(from_share(0.8, situation(24.0)))
+    assert (found.fits, found.settings.gpu_memory_utilization) == (True, 0.8)
+
+
+@pytest.mark.parametrize(("share", "free"), [(0.3, 24.0), (0.95, 22.0)])
+def test_a_written_share_in_which_nothing_fits_is_begun_with_where_the_rungs_can_move_it(
+    share: float, free: float
+) -> None:
+    """It was refused before anything was started, although the ladder's first step cured it."""
+    question = from_share(share, situation(24.0, free))
+    found = plan(question)
+    assert (found.fits, found.settings) == (None, question.climb.settings)
+    (why,) = found.why
+    assert why == f"nothing fits at the share of {share:g} that the strategy starts with; its rungs go on from there"
+    assert found.budget is not None
+
+
+def test_a_written_share_that_has_failed_is_not_begun_with_again() -> None:
+    there = situation(24.0)
+    first = from_share(0.3, there).climb.settings
+    past = Past((failed(first, there, Kind.KV_NONE),))
+    found = plan(from_share(0.3, there, past=past))
+    assert found.fits is True
+    assert (found.settings.gpu_memory_utilization or 0) > 0.8
+    assert found.why[0] == "nothing fits at the share of 0.3 that the strategy starts with"
+
+
+def test_a_written_share_is_no_excuse_where_no_share_would_do() -> None:
+    """Neither a rung that could move it, nor a card on which anything fits, nor the user's own share."""
+    fixed = from_share(0.3, situation(24.0))
+    rungs = tuple(rung for rung in fixed.climb.strategy.rungs if rung.name != "utilization")
+    fixed = replace(fixed, climb=replace(fixed.climb, strategy=replace(fixed.climb.strategy, rungs=rungs)))
+    pinned = from_share(0.9, situation(24.0), Settings(gpu_memory_utilization=0.3))
+    assert [plan(question).fits for question in (fixed, from_share(0.3, situation(16.0)), pinned)] == [False] * 3
+
+
 # Doubt
 
 
