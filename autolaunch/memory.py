@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import astuple, replace
 from pathlib import Path
@@ -47,7 +48,8 @@ SCHEMA = Schema(
     ),
     look="SELECT number, key, model, wish, at, came_up, outcome FROM outcomes LIMIT 0",
 )
-"""`key` is a `Key` and `outcome` an `Outcome`, both as JSON; what is asked for has a column of its own."""
+"""`key` is a `Key` and `outcome` an `Outcome`, both as JSON, the latter behind its checksum; what is asked for has a
+column of its own."""
 
 _OF_KEYS = "SELECT outcome FROM outcomes WHERE key IN (?, ?) ORDER BY number DESC LIMIT ?"
 _INSERT = "INSERT INTO outcomes (key, model, wish, at, came_up, outcome) VALUES (?, ?, ?, ?, ?, ?)"
@@ -112,7 +114,7 @@ class Memory:
         if failure is not None:
             outcome = replace(outcome, failure=replace(failure, line=failure.line[:LONGEST_LINE]))
         text = _key_text(key)
-        row = (text, _clean(key.model), outcome.wish, outcome.at, failure is None, to_text(outcome))
+        row = (text, _clean(key.model), outcome.wish, outcome.at, failure is None, sealed(to_text(outcome)))
 
         def write(db: sqlite3.Connection) -> None:
             db.execute(_INSERT, row)
@@ -178,12 +180,25 @@ def _clean(text: str | None) -> str | None:
     return None if text is None else text.encode("utf-8", "backslashreplace").decode()
 
 
-def _readable(text: str) -> Iterator[Outcome]:
+def sealed(text: str) -> str:
+    """Return an outcome's text behind its checksum: a flipped bit must not become a setting to start with."""
+    return f"{zlib.crc32(text.encode()):08x} {text}"
+
+
+def _opened(kept: str) -> str:
+    """Return the text behind a checksum; ValueError where it is not the text that was sealed."""
+    _, _, text = kept.partition(" ")
+    if sealed(text) != kept:
+        raise ValueError("the checksum is another")
+    return text
+
+
+def _readable(kept: str) -> Iterator[Outcome]:
     """Give the outcome of a row, nothing where it is damaged or of a release that knows more."""
     with contextlib.suppress(ValueError, TypeError):
-        yield from_text(text)
+        yield from_text(_opened(kept))
 
 
-def _entry(number: int, key: str, text: str) -> Iterator[Entry]:
+def _entry(number: int, key: str, kept: str) -> Iterator[Entry]:
     with contextlib.suppress(ValueError, TypeError):
-        yield Entry(number, Key(*json.loads(key)), from_text(text))
+        yield Entry(number, Key(*json.loads(key)), from_text(_opened(kept)))

@@ -223,6 +223,6 @@ def test_any_damage_costs_what_was_remembered_and_nothing_else(wounds: list[tupl
         new = Outcome(Settings(0.5), None, Effective(), wish="new")
         again.add(KEY, new)
         remembered = again.past(KEY).outcomes
-        assert (remembered and remembered[0] == new) or any("cannot be" in text for text in warnings)
+        assert new in remembered or any("cannot be" in text for text in warnings)
         assert sum("cannot be" in text for text in warnings) <= 1
         assert len(again.entries()) <= 13

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from autolaunch.failure import Failure, Kind
-from autolaunch.memory import KEPT, KEPT_PER_KEY, LONGEST_LINE, Memory
+from autolaunch.memory import KEPT, KEPT_PER_KEY, LONGEST_LINE, Memory, sealed
 from autolaunch.outcome_form import to_text
 from autolaunch.past import Entry, Key, Past
 from autolaunch.state import MEMORY_FILE
@@ -123,7 +123,7 @@ def test_the_newest_starts_of_a_key_are_kept_and_the_last_that_came_up_for_each_
     memory.add(KEY, start(2, wish="old"))
     memory.add(KEY, start(3, Kind.OOM, wish="failed only"))
     memory.add(OTHER, start(4))
-    rows = [(to_text(start(100 + n, Kind.OOM)),) for n in range(KEPT_PER_KEY)]
+    rows = [(sealed(to_text(start(100 + n, Kind.OOM))),) for n in range(KEPT_PER_KEY)]
     with sqlite3.connect(kept.file) as db:
         db.executemany(
             "INSERT INTO outcomes (key, model, wish, at, came_up, outcome)"
@@ -201,5 +201,17 @@ def test_a_row_of_a_later_release_is_passed_over(kept: Kept, text: str) -> None:
     memory.add(KEY, start(1))
     memory.add(KEY, start(2))
     with sqlite3.connect(kept.file) as db:
-        db.execute("UPDATE outcomes SET outcome = ? WHERE number = 2", (text,))
+        db.execute("UPDATE outcomes SET outcome = ? WHERE number = 2", (sealed(text),))
     assert (kept.seconds(), memory.entries(), kept.warnings) == ([1], (Entry(1, KEY, start(1)),), [])
+
+
+def test_a_row_in_which_one_digit_fell_over_is_passed_over(kept: Kept) -> None:
+    """A flipped bit in the file is still JSON: 0.92 became 0.52."""
+    memory = kept.open()
+    memory.add(KEY, start(1))
+    memory.add(KEY, start(2))
+    with sqlite3.connect(kept.file) as db:
+        ((text,),) = db.execute("SELECT outcome FROM outcomes WHERE number = 2")
+        digit = max(place for place, letter in enumerate(text) if letter == "2")
+        db.execute("UPDATE outcomes SET outcome = ? WHERE number = 2", (text[:digit] + "7" + text[digit + 1 :],))
+    assert kept.seconds() == [1]
