@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from autolaunch.candidates import Candidate, Question, candidates, needed
 from autolaunch.case import Limits
-from autolaunch.facts import GIB, Model, Situation
+from autolaunch.facts import GIB, DeviceKind, Model, Situation
 from autolaunch.planner import plan
 from autolaunch.settings import AUTO, flag
 from autolaunch.sizes import gib
@@ -44,8 +44,15 @@ def _weights(question: Question) -> str:
 
 
 def _there(question: Question) -> str:
-    device = question.situation.device
-    return f"{gib(device.free_bytes)} of {gib(device.total_bytes)} are free"
+    """Return the memory that there is, the user's own bound of it first."""
+    device, climb, limit = question.situation.device, question.climb, question.limits.memory_bytes
+    share = climb.settings.gpu_memory_utilization if "gpu_memory_utilization" in climb.pins else None
+    free = f"{gib(device.free_bytes)} of {gib(device.total_bytes)} are free"
+    if limit is not None:
+        return f"--memory allows {gib(limit)}, {free}"
+    if share is not None:
+        return f"your --gpu-memory-utilization {share:g} allows {gib(int(share * (device.total_bytes or 0)))}, {free}"
+    return free
 
 
 def _least(question: Question) -> int:
@@ -124,9 +131,14 @@ def _at(question: Question, situation: Situation, limits: Limits | None = None) 
 
 
 def _more_memory(question: Question, nearest: Candidate | None) -> Iterator[str]:
-    """Name the memory that is missing: to be freed where others hold it, else as a larger card."""
+    """Name the memory that is missing: to be freed where others hold it, else as a larger card or host.
+
+    Of a share that the user fixed more memory is no cure worth a word: another share is.
+    """
     device = question.situation.device
     if nearest is None or device.total_bytes is None or device.free_bytes is None:
+        return
+    if "gpu_memory_utilization" in question.climb.pins:
         return
     need = needed(question, nearest.settings, _least(question))
     missing = max(0, need - nearest.budget.kv_cache.low) + (1 << 28)
@@ -135,15 +147,17 @@ def _more_memory(question: Question, nearest: Candidate | None) -> Iterator[str]
         yield f"allow --memory {math.ceil((limit + missing) / GIB * 10) / 10:g}GiB instead of {gib(limit)}"
     elif device.free_bytes + missing <= device.total_bytes:
         held = [f"{one.name} (pid {one.pid}) holds {gib(one.used_bytes)}" for one in device.holders if one.used_bytes]
-        yield f"free {gib(missing)} more of this card" + (f": {held[0]}" if held else "")
+        what = "the host's memory" if device.kind is DeviceKind.CPU else "this card"
+        yield f"free {gib(missing)} more of {what}" + (f": {held[0]}" if held else "")
     else:
-        yield f"use a card with {math.ceil((device.total_bytes + missing) / GIB)} GiB"
+        size = f"{math.ceil((device.total_bytes + missing) / GIB)} GiB"
+        yield f"give the host {size} of memory" if device.kind is DeviceKind.CPU else f"use a card with {size}"
 
 
 def _more_cards(question: Question) -> Iterator[str]:
     """Name how many such cards would do, as far as the model's heads can be shared out."""
     limits = question.limits
-    if "tensor_parallel_size" in question.climb.pins:
+    if "tensor_parallel_size" in question.climb.pins or question.situation.device.kind is DeviceKind.CPU:
         return
     for count in (2, 4, MOST_CARDS):
         if count > limits.gpus and plan(_at(question, question.situation, replace(limits, gpus=count))).fits:

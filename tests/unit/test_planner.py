@@ -316,6 +316,26 @@ def test_memory_that_others_hold_is_named_with_its_holder() -> None:
     assert any("python (pid 4711) holds 12.00 GiB" in word for word in words(question))
 
 
+def test_the_users_own_bound_is_named_and_no_other_memory_beside_it() -> None:
+    """`--memory 2GiB` was told that 22 GiB of 24 are free, a pinned share to use a larger card."""
+    bounded = ask(situation(80.0), Settings(max_model_len=131072), strategy="keep-quality", memory_bytes=20 * GIB)
+    assert words(bounded)
+    assert shortfall(bounded)[0].endswith(" do not fit: --memory allows 20.00 GiB, 80.00 GiB of 80.00 GiB are free")
+    pinned = ask(situation(80.0), Settings(gpu_memory_utilization=0.2), strategy="keep-quality")
+    assert [word for word in words(pinned) if "a card with" in word or word.startswith("free")] == []
+    said = "do not fit: your --gpu-memory-utilization 0.2 allows 16.00 GiB, 80.00 GiB of 80.00 GiB are free"
+    assert shortfall(pinned)[0].endswith(said)
+
+
+def test_a_host_is_not_called_a_card() -> None:
+    small, crowded = (Device(DeviceKind.CPU, "host", total * GIB, 12 * GIB) for total in (16, 64))
+    engine = Engine("0.32.0", DeviceKind.CPU)
+    said = [words(ask(Situation(host, engine, MODEL), strategy="keep-quality")) for host in (small, crowded)]
+    assert any(word.startswith("give the host ") and word.endswith(" GiB of memory") for word in said[0])
+    assert any(word.startswith("free ") and word.endswith(" more of the host's memory") for word in said[1])
+    assert not any("card" in word for word in (*said[0], *said[1]))
+
+
 def test_a_lighter_sibling_is_named() -> None:
     there = situation(12.0, capability=(7, 5), model=replace(MODEL, variants=(AWQ,)))
     question = ask(there, strategy="keep-quality")
