@@ -34,9 +34,12 @@ from autolaunch.recall import recall
 from autolaunch.shortfall import shortfall
 from autolaunch.sizes import gib
 from autolaunch.state import new_run, state_folder
+from autolaunch.status import Status
 from autolaunch.supervisor import LOCK_WAIT_S, Job, Supervisor
 from autolaunch.sweep import sweep
 from autolaunch.talk import RecordFile, Talk, give, say
+from autolaunch.watchers import watchers
+from autolaunch.watching import Watch
 
 OTHERS_WAIT_S = 20.0
 OTHERS_POLL_S = 0.5
@@ -186,6 +189,19 @@ def _open(ready: Prepared, options: Options, run: phases.Run, *, locks: CardLock
         except HostError:
             folder.rmdir()
             raise
+    first = Status(
+        run=run_id,
+        model=wish.model,
+        engine_version=ready.installation.engine.version,
+        strategy=ready.asked.strategy.name,
+        since=time.time(),
+        max_attempts=run.policy.max_attempts,
+        settings=ready.plan.settings,
+        url=wish.address.url,
+        log=str(folder),
+    )
+    watch = Watch(first, watchers(options, os.environ, talk.warn), talk.warn)
+    talk.watch = watch.told
     job = Job(
         wish=wish,
         installation=ready.installation,
@@ -198,6 +214,7 @@ def _open(ready: Prepared, options: Options, run: phases.Run, *, locks: CardLock
         remember=partial(ready.memory.add, ready.key),
         digest=ready.question.wish,
         locks=replace(locks, tell=talk.warn),
+        watch=watch,
         held=ready.held,
         prove=not options.no_prove,
     )

@@ -32,6 +32,7 @@ from autolaunch.port import refuse_taken_port, stranger
 from autolaunch.redaction import plain_secrets_in, redact_argv, secrets_in
 from autolaunch.release import await_release
 from autolaunch.settings import Settings, render
+from autolaunch.watching import Watch
 from autolaunch.wish import Wish
 
 if TYPE_CHECKING:
@@ -65,6 +66,7 @@ class Job:
     show: Callable[[Phase, float], None]
     remember: Callable[[Outcome], None]
     locks: CardLocks
+    watch: Watch
     held: Held | None = None
     digest: str = ""
     prove: bool = True
@@ -105,8 +107,11 @@ class Supervisor:
         return self._exit_code
 
     def _next_event(self) -> events.Event:
-        deadline = self._state.deadline
+        deadline, beat_s = self._state.deadline, self.job.watch.beat_s
+        self.job.watch.beat()
         wait = None if deadline is None else min(max(0.0, deadline - time.monotonic()), LONGEST_WAIT_S)
+        if beat_s is not None:
+            wait = beat_s if wait is None else min(wait, beat_s)
         try:
             return self._events.get(timeout=wait)
         except queue.Empty:
@@ -116,6 +121,7 @@ class Supervisor:
         self._state, effects = machine.advance(self._state, event, time.monotonic())
         if self._engine is not None and not isinstance(self._state, phases.Starting):
             self._engine.settled.set()
+        self.job.watch.moved(self._state)
         if isinstance(self._state, phases.Ready):
             self._give_card_back()
         for effect in effects:
@@ -258,6 +264,7 @@ class Supervisor:
             spent[scanner.phase] = spent.get(scanner.phase, 0.0) + now - last
             last = now
             engine.stir()
+            self.job.watch.stepped(scanner.phase)
             self.job.show(scanner.phase, now - since)
 
     def _probe(self, engine: EngineProcess, scanner: Scanner) -> None:

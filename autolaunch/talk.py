@@ -184,6 +184,7 @@ class Talk:
     def __init__(self, scene: Scene, records: Sequence[RecordFile], *, run: str, log_format: str) -> None:
         self.scene = scene
         self.command: Callable[[record.CameUp], Sequence[str]] = lambda _: ()
+        self.watch: Callable[[record.Event], None] = lambda _: None
         self._records = records
         self._log = _json_logger(run) if log_format == "json" else None
 
@@ -191,6 +192,7 @@ class Talk:
         """Record and show an event."""
         for file in self._records:
             file.write(event)
+        self.watch(event)
         if self._log is not None:
             level = "error" if event.event in ("failed", "exhausted", "crashed") else "info"
             getattr(self._log, level)(event.event, **event.fields())

@@ -14,7 +14,7 @@ PURE = (
     "events", "facts", "failure", "figures", "foresight", "frames", "graphs", "history", "inventory", "ladder",
     "logline", "machine", "moves", "narration", "outcome_form", "parameters", "past", "phases", "plan_form", "planner",
     "progress", "quantization", "recall", "record", "recurrent", "redaction", "rungs", "settings", "shape", "share",
-    "shortfall", "sizes", "start", "stopping", "strategy", "tensors", "term", "terms", "verdict", "visible",
+    "shortfall", "sizes", "start", "status", "stopping", "strategy", "tensors", "term", "terms", "verdict", "visible",
 )  # fmt: skip
 ACTING = frozenset(
     {"os", "subprocess", "signal", "socket", "threading", "time", "random", "logging", "vllm", "torch", "asyncio"}
@@ -26,7 +26,7 @@ DOING = frozenset(
     for name in (
         "cgroup", "cli", "database", "deadline", "drawing", "engine", "hardware", "host", "hub",
         "installation", "lock", "memory", "model", "nvml", "options", "output", "placement", "planning",
-        "probe", "release", "serving", "snapshot", "state", "supervisor", "sweep", "talk", "warden",
+        "probe", "release", "serving", "snapshot", "state", "supervisor", "sweep", "talk", "warden", "watchers", "watching",
         "weights", "wish",
     )
 )  # fmt: skip

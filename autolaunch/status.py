@@ -1,0 +1,162 @@
+"""What a run is doing, as one value that grows with every event: what operators, systemd and probes are told.
+
+Pure. Owns `Status` and how events change it; serving it is `status_server`'s, telling systemd `systemd`'s.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from autolaunch import phases, record
+from autolaunch.failure import Phase
+from autolaunch.narration import describe
+from autolaunch.settings import Settings
+
+MOST_KEPT = 50
+"""Failures and steps that are kept, the newest: a run that lasts for months must not grow."""
+
+
+@dataclass(frozen=True, slots=True)
+class Past:
+    """One thing that happened: a failed start, a step, a crash; `at` in Unix seconds."""
+
+    at: float
+    what: str
+    n: int
+    kind: str = ""
+    text: str = ""
+    why: str = ""
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """A run at one moment; times in Unix seconds.
+
+    `phase` is the machine's ("planning" before its first start): starting, ready, stopping, backoff, stopped,
+    exhausted. `step` is how far a start is. `budget` and `basis` as predicted, `effective` as the engine said.
+    """
+
+    run: str = ""
+    model: str = ""
+    engine_version: str | None = None
+    strategy: str = ""
+    phase: str = "planning"
+    since: float = 0.0
+    step: Phase | None = None
+    attempt: int = 0
+    climbing: int = 0
+    max_attempts: int = 0
+    rung: str = ""
+    why: tuple[str, ...] = ()
+    settings: Settings = Settings()
+    effective: Mapping[str, Any] = field(default_factory=dict)
+    budget: Mapping[str, Any] = field(default_factory=dict)
+    basis: Mapping[str, str] = field(default_factory=dict)
+    url: str = ""
+    log: str = ""
+    restarts: int = 0
+    ready_at: float | None = None
+    ready_seconds: float | None = None
+    exit_code: int | None = None
+    reason: str = ""
+    past: tuple[Past, ...] = ()
+    failures: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def came_up(self) -> bool:
+        """Whether an engine of this run has ever served."""
+        return self.ready_at is not None
+
+    @property
+    def last_failure(self) -> Past | None:
+        """The newest failure or crash."""
+        return next((one for one in reversed(self.past) if one.kind), None)
+
+    @property
+    def line(self) -> str:
+        """What is going on in one line, with both numbers where something failed."""
+        match self.phase:
+            case "ready":
+                return f"serving {self.model} at {self.url}, {_context(self.effective)}"
+            case "starting":
+                return f"attempt {self.attempt} of at most {self.max_attempts}: {self._climbed()}"
+            case "backoff":
+                failure = self.last_failure
+                return f"waiting to start again after {failure.kind if failure else 'a crash'}"
+            case "stopped" | "exhausted":
+                return f"{self.phase} ({self.reason})"
+            case _:
+                return self.phase
+
+    def _climbed(self) -> str:
+        failure = self.last_failure
+        step = next((one for one in reversed(self.past) if one.what == "step"), None)
+        if failure is None or step is None:
+            return "first start" if self.step is None else self.step.value
+        return f"{failure.kind}, {step.text}"
+
+
+def _context(effective: Mapping[str, Any]) -> str:
+    length = effective.get("max_model_len")
+    return "context unknown" if length is None else f"context {length} tokens"
+
+
+_PHASES: Mapping[type, str] = {
+    phases.Idle: "planning",
+    phases.Starting: "starting",
+    phases.Ready: "ready",
+    phases.Stopping: "stopping",
+    phases.Backoff: "backoff",
+    phases.Stopped: "stopped",
+    phases.ExhaustedEnd: "exhausted",
+}
+
+
+def moved(status: Status, state: phases.State, now: float) -> Status:
+    """Return the status after the machine moved; `now` in Unix seconds."""
+    phase = _PHASES[type(state)]
+    return status if phase == status.phase else replace(status, phase=phase, since=now, step=None)
+
+
+def stepped(status: Status, phase: Phase) -> Status:
+    """Return the status of a start that is so far."""
+    return replace(status, step=phase)
+
+
+def told(status: Status, event: record.Event, now: float) -> Status:
+    """Return the status after an event; `now` in Unix seconds."""
+    match event:
+        case record.Planned(settings, budget, basis, why):
+            return replace(status, settings=settings, budget=budget, basis=basis, why=why)
+        case record.Attempted(n, rung, _, settings, climbing):
+            return replace(status, attempt=n, climbing=climbing, rung=rung, settings=settings, effective={})
+        case record.Failed(n, seconds, _, failure):
+            past = Past(now, "failed", n, failure.kind.value, describe(failure), failure.line, seconds)
+            return _count(_kept(status, past), failure.kind.value)
+        case record.Stepped(rung, why, made):
+            text = ", ".join(map(str, made)) or why
+            return _kept(status, Past(now, "step", status.attempt + 1, "", f"{rung}: {text}", why))
+        case record.CameUp(_, seconds, settings, effective, url):
+            return replace(status, settings=settings, effective=effective, url=url, ready_at=now, ready_seconds=seconds)
+        case record.Restarting():
+            return replace(status, restarts=status.restarts + 1)
+        case record.Crashed(failure, wait_seconds):
+            past = Past(
+                now, "crashed", status.attempt, failure.kind.value, describe(failure), failure.line, wait_seconds
+            )
+            return _count(_kept(status, past), failure.kind.value)
+        case record.Gave(why, closest):
+            return replace(status, why=(why, *closest))
+        case record.Ended(reason, exit_code):
+            return replace(status, reason=reason, exit_code=int(exit_code))
+
+
+def _kept(status: Status, past: Past) -> Status:
+    return replace(status, past=(*status.past, past)[-MOST_KEPT:])
+
+
+def _count(status: Status, kind: str) -> Status:
+    return replace(status, failures={**status.failures, kind: status.failures.get(kind, 0) + 1})

@@ -1,0 +1,140 @@
+"""What operators are told: one value that grows with every event, and watchers that can never hurt the run."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from autolaunch import phases, record
+from autolaunch.errors import ExitCode
+from autolaunch.failure import Failure, Kind, Phase
+from autolaunch.settings import AUTO, Change, Settings
+from autolaunch.status import MOST_KEPT, Past, Status, moved, stepped, told
+from autolaunch.watching import Watch
+
+FIRST = Status(run="r", model="glm", max_attempts=6, url="http://127.0.0.1:8000", since=1.0)
+NUMBERS = {"max_seq_len": 131072, "needed_kv_gib": 5.0, "available_kv_gib": 2.69, "estimated_max_len": 70624}
+FAILURE = Failure(Kind.KV_TOO_SMALL, line="To serve at least one request", numbers=NUMBERS)
+STEP = record.Stepped("context", "70624 fit", (Change("max_model_len", 131072, 70624),))
+SHORT = Settings(max_model_len=70624)
+
+
+def story(*events: record.Event) -> Status:
+    """Return the status after some events, one second apart."""
+    status = FIRST
+    for second, event in enumerate(events):
+        status = told(status, event, 10.0 + second)
+    return status
+
+
+CLIMBED = (
+    record.Planned(Settings(max_model_len=AUTO), {"total_bytes": 1}, {"total_bytes": "exact"}, ("it fits",)),
+    record.Attempted(1, "start", ("vllm",), Settings(), 1),
+    record.Failed(1, 61.0, 0.7, FAILURE),
+    STEP,
+    record.Attempted(2, "context", ("vllm",), SHORT, 2),
+)
+
+
+def test_a_climb_is_told_as_it_went() -> None:
+    status = story(*CLIMBED)
+    assert (status.attempt, status.rung, status.settings) == (2, "context", SHORT)
+    assert (status.budget, status.basis, status.why) == ({"total_bytes": 1}, {"total_bytes": "exact"}, ("it fits",))
+    assert status.failures == {"kv_too_small": 1}
+    assert status.past == (
+        Past(12.0, "failed", 1, "kv_too_small", "131072 tokens need 5.00 GiB of KV cache, 2.69 GiB are there; 70624 "
+             "tokens fit", "To serve at least one request", 61.0),
+        Past(13.0, "step", 2, "", "context: max_model_len 131072 -> 70624", "70624 fit"),
+    )  # fmt: skip
+    assert not status.came_up
+
+
+def test_one_line_says_what_an_operator_wants_to_know() -> None:
+    starting = replace(story(*CLIMBED), phase="starting")
+    assert starting.line == "attempt 2 of at most 6: kv_too_small, context: max_model_len 131072 -> 70624"
+    first = replace(story(*CLIMBED[:2]), phase="starting")
+    assert first.line == "attempt 1 of at most 6: first start"
+    assert stepped(first, Phase.LOAD).line == f"attempt 1 of at most 6: {Phase.LOAD.value}"
+    up = told(starting, record.CameUp(2, 48.0, SHORT, {"max_model_len": 70624}, "http://h:1"), 20.0)
+    assert replace(up, phase="ready").line == "serving glm at http://h:1, context 70624 tokens"
+    crash = told(up, record.Crashed(Failure(Kind.OTHER_CRASH), 2.0), 30.0)
+    assert replace(crash, phase="backoff").line == "waiting to start again after other_crash"
+    ended = told(up, record.Ended("SIGTERM", ExitCode.STOPPED), 40.0)
+    assert replace(ended, phase="stopped").line == "stopped (SIGTERM)"
+
+
+def test_coming_up_crashing_and_restarting_are_counted() -> None:
+    up = record.CameUp(2, 48.0, SHORT, {"max_model_len": 70624}, "http://h:1")
+    crash = record.Crashed(Failure(Kind.RUNTIME_OOM), 2.0)
+    status = story(*CLIMBED, up, crash, record.Restarting(Failure(Kind.RUNTIME_OOM), 2.0), up)
+    assert (status.restarts, status.failures) == (1, {"kv_too_small": 1, "runtime_oom": 1})
+    assert (status.ready_at, status.ready_seconds, status.came_up) == (18.0, 48.0, True)
+    assert status.last_failure is not None
+    assert status.last_failure.kind == "runtime_oom"
+
+
+def test_the_end_says_its_code_and_what_would_have_helped() -> None:
+    status = story(record.Gave("nothing fits", ("a larger card",)), record.Ended("exhausted", ExitCode.NOTHING_FITS))
+    assert (status.why, status.exit_code) == (("nothing fits", "a larger card"), 3)
+
+
+def test_a_run_of_months_keeps_the_newest_only() -> None:
+    crash = record.Crashed(Failure(Kind.OTHER_CRASH, line="x"), 1.0)
+    status = story(*[crash] * (MOST_KEPT + 5))
+    assert len(status.past) == MOST_KEPT
+    assert status.failures == {"other_crash": MOST_KEPT + 5}
+
+
+@pytest.mark.parametrize(
+    ("state", "phase"),
+    [
+        (phases.Stopped(ExitCode.STOPPED), "stopped"),
+        (phases.ExhaustedEnd(), "exhausted"),
+    ],
+)
+def test_a_phase_is_the_machines(state: phases.State, phase: str) -> None:
+    status = moved(FIRST, state, 50.0)
+    assert (status.phase, status.since) == (phase, 50.0)
+    assert moved(status, state, 60.0) is status
+
+
+class Note:
+    """A watcher that keeps what it was shown."""
+
+    def __init__(self, beat_s: float | None = None, *, broken: bool = False) -> None:
+        self.beat_s = beat_s
+        self.broken = broken
+        self.shown: list[str] = []
+        self.beats = 0
+
+    def show(self, shown: Status) -> None:
+        if self.broken:
+            raise BrokenPipeError(32, "Broken pipe")
+        self.shown.append(shown.phase if shown.attempt == 0 else f"attempt {shown.attempt}")
+
+    def beat(self) -> None:
+        self.beats += 1
+
+
+def test_watchers_see_every_change_once_and_the_beat_they_asked_for() -> None:
+    one, other = Note(5.0), Note()
+    watch = Watch(FIRST, (one, other), lambda _: None)
+    watch.told(CLIMBED[1])
+    watch.moved(phases.ExhaustedEnd())
+    watch.moved(phases.ExhaustedEnd())
+    watch.beat()
+    assert one.shown == other.shown == ["attempt 1", "attempt 1"]
+    assert (watch.beat_s, one.beats) == (5.0, 1)
+    assert watch.status.phase == "exhausted"
+
+
+def test_a_watcher_that_fails_is_told_once_and_costs_nothing() -> None:
+    warnings: list[str] = []
+    good = Note()
+    watch = Watch(FIRST, (Note(1.0, broken=True), good), warnings.append)
+    watch.told(CLIMBED[1])
+    watch.told(CLIMBED[4])
+    assert good.shown == ["attempt 1", "attempt 2"]
+    assert warnings == ["Note is not told any more: Broken pipe"]
+    assert watch.beat_s is None
