@@ -26,8 +26,8 @@ DOING = frozenset(
     for name in (
         "cgroup", "cli", "database", "deadline", "drawing", "engine", "hardware", "host", "hub",
         "installation", "lock", "memory", "model", "nvml", "options", "output", "placement", "planning",
-        "probe", "release", "serving", "snapshot", "state", "supervisor", "sweep", "talk", "warden", "watchers", "watching",
-        "weights", "wish",
+        "probe", "release", "serving", "snapshot", "state", "supervisor", "sweep", "talk", "warden",
+        "watchers", "watching", "weights", "wish",
     )
 )  # fmt: skip
 
