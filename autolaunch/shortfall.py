@@ -12,8 +12,9 @@ from dataclasses import replace
 from autolaunch.candidates import Candidate, Question, candidates, needed
 from autolaunch.case import Limits
 from autolaunch.facts import GIB, DeviceKind, Model, Situation
-from autolaunch.planner import plan
-from autolaunch.settings import AUTO, flag
+from autolaunch.ladder import Climb
+from autolaunch.planner import Plan, plan
+from autolaunch.settings import flag
 from autolaunch.sizes import gib
 from autolaunch.strategy import QUANTIZE_METHODS, Rung
 
@@ -84,14 +85,11 @@ def _own_limits(question: Question) -> Iterator[str]:
     climb, limits = question.climb, question.limits
     pinned = question.pinned_context
     if pinned is not None:
-        free = replace(climb, pins=climb.pins - {"max_model_len"}, settings=climb.settings.changed(max_model_len=AUTO))
-        found = plan(replace(question, climb=free))
+        found = _fitted(question, replace(climb, pins=climb.pins - {"max_model_len"}))
         if found.fits and found.context:
             yield f"give --max-model-len {found.context - found.context % 16} instead of your {pinned}"
     elif limits.floor_is_wish:
-        found = plan(
-            replace(question, climb=replace(climb, limits=replace(limits, min_context=512, floor_is_wish=False)))
-        )
+        found = _fitted(question, replace(climb, limits=replace(limits, min_context=512, floor_is_wish=False)))
         if found.fits and found.context:
             yield f"allow --min-context {found.context - found.context % 16} instead of {limits.min_context}"
     for name in sorted(climb.pins - {"max_model_len", "model"}):
@@ -100,6 +98,13 @@ def _own_limits(question: Question) -> Iterator[str]:
         value = getattr(found.settings, name)
         if found.fits and value is not None:
             yield f"allow {flag(name)} {value} instead of your {getattr(climb.settings, name)}"
+
+
+def _fitted(question: Question, climb: Climb) -> Plan:
+    """Return the plan with a context that fits at the worst: what the engine may fit itself is only what is likely."""
+    strategy = replace(climb.strategy, start_max_model_len=None)
+    fitted = replace(climb, strategy=strategy, settings=climb.settings.changed(max_model_len=None))
+    return plan(replace(question, climb=fitted))
 
 
 def _fewer_bits(question: Question) -> Iterator[str]:

@@ -302,12 +302,13 @@ def test_what_would_help_is_named_nearest_first_and_was_tried_on_the_memory_mode
 
 
 def test_the_users_own_context_is_named_first_with_what_would_do() -> None:
+    """78704 tokens were named, what was likely to fit; of these the real engine lacked 112."""
     question = ask(situation(24.0, 23.2), Settings(max_model_len=131072), strategy="keep-quality")
     first = words(question)[0]
     length = int(first.split()[2])
     assert first == f"give --max-model-len {length} instead of your 131072"
-    shorter = ask(situation(24.0, 23.2), Settings(max_model_len=length), strategy="keep-quality")
-    assert plan(shorter).fits is True
+    shorter = plan(ask(situation(24.0, 23.2), Settings(max_model_len=length), strategy="keep-quality"))
+    assert (shorter.fits, shorter.doubtful) == (True, False)
 
 
 def test_memory_that_others_hold_is_named_with_its_holder() -> None:
