@@ -136,6 +136,14 @@ LAUNCH = (
         help="Bound of silence without processor use in a start.",
     ),
     option(
+        "--hang-timeout",
+        type=Seconds(),
+        default=180.0,
+        show_default=True,
+        metavar="S",
+        help="Bound of a standstill in service: no work done and no answer to one token.",
+    ),
+    option(
         "--min-context",
         type=Tokens(),
         help="Floor of a fitted context. [default: 4096, a last resort may go below]",

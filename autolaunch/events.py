@@ -89,6 +89,15 @@ class ProbeFailed:
 
 
 @dataclass(frozen=True, slots=True)
+class EngineHung:
+    """An engine that serves stands still and answers nothing, although its processes live."""
+
+    attempt: int
+    reason: str
+    effective: Effective
+
+
+@dataclass(frozen=True, slots=True)
 class TreeGone:
     """No process of the engine is left; `survivors` are those that outlived SIGKILL."""
 
@@ -125,6 +134,7 @@ EngineEvent = (
     | EngineExited
     | ProbePassed
     | ProbeFailed
+    | EngineHung
     | TreeGone
     | MemorySettled
 )

@@ -35,6 +35,7 @@ from autolaunch.events import (
     DeadlineReached,
     EngineEvent,
     EngineExited,
+    EngineHung,
     Event,
     LaunchFailed,
     MemorySettled,
@@ -71,6 +72,7 @@ from autolaunch.verdict import (
     START_TIMEOUT,
     died_in_service,
     early_exit,
+    hung,
     refused,
     summary,
 )
@@ -143,7 +145,7 @@ def _starting(state: Starting, event: Event, now: float) -> Move:
             return end(reason, ExitCode.HOST_AT_FAULT)
         case CardFreed():
             return launch(run, now)
-        case TreeGone() | MemorySettled() | Begun():
+        case TreeGone() | MemorySettled() | Begun() | EngineHung():
             return state, ()  # the exit is on its way; nothing is released before it; one begin is enough
         case _:
             assert_never(event)
@@ -194,6 +196,8 @@ def _ready(state: Ready, event: Event, now: float) -> Move:
             return replace(state, suspect=Suspect(failure, effective, at)), ()
         case EngineExited(_, code, failure, effective):
             return _die(state, state.suspect or Suspect(died_in_service(failure, code), effective, now), now)
+        case EngineHung(_, reason, effective):
+            return _die(state, state.suspect or Suspect(hung(reason), effective, now), now)
         case DeadlineReached():
             return (state, ()) if state.suspect is None else _die(state, state.suspect, now)
         case (

@@ -5,10 +5,12 @@ I/O over HTTP with the standard library, TCP, TLS or unix socket, on this machin
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import socket
 import ssl
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
@@ -70,20 +72,41 @@ def request(
     api_key: str = "",
     timeout: float = 5.0,
 ) -> tuple[int, Any]:
-    """Return status and parsed answer (text where it is not JSON); OSError or HTTPException where there is none."""
+    """Return status and parsed answer (text where it is not JSON); OSError or HTTPException where there is none.
+
+    `timeout` seconds bound the whole answer: one that drips is cut off, which is a TimeoutError.
+    """
     connection = _connect(address, timeout)
+    late = threading.Event()
+    cut = threading.Timer(timeout, _cut, (connection, late))
+    cut.daemon = True
+    cut.start()
     try:
         headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {api_key}"} if api_key else {})
         payload = None if body is None else json.dumps(body)
         connection.request("GET" if body is None else "POST", address.root_path + path, body=payload, headers=headers)
         response = connection.getresponse()
         text = response.read(ANSWER_BYTES).decode("utf-8", "replace")
+    except (OSError, http.client.HTTPException) as error:
+        if late.is_set():
+            raise TimeoutError(f"no whole answer within {timeout:g} s") from error
+        raise
     finally:
+        cut.cancel()
         connection.close()
+    if late.is_set():
+        raise TimeoutError(f"no whole answer within {timeout:g} s")
     try:
         return response.status, json.loads(text)
     except ValueError:
         return response.status, text
+
+
+def _cut(connection: http.client.HTTPConnection, late: threading.Event) -> None:
+    """End a connection whose answer takes too long, whatever it is waiting for."""
+    late.set()
+    with contextlib.suppress(OSError, AttributeError):
+        connection.sock.shutdown(socket.SHUT_RDWR)
 
 
 def healthy(address: Address, *, timeout: float = 5.0) -> bool:

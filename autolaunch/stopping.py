@@ -19,6 +19,7 @@ from autolaunch.events import (
     DeadlineReached,
     Effect,
     EngineExited,
+    EngineHung,
     Event,
     Finish,
     LaunchFailed,
@@ -69,7 +70,16 @@ def stopping(state: Stopping, event: Event, now: float) -> Move:
         case LaunchFailed():
             # only a wish to stop can come before a refusal: nothing was started, so nothing is waited for
             return _go_on(run, state.aim, now) if isinstance(state.aim, ToEnd) else (state, ())
-        case Begun() | CardFreed() | Stirred() | CacheSized() | CauseSeen() | ProbePassed() | ProbeFailed():
+        case (
+            Begun()
+            | CardFreed()
+            | Stirred()
+            | CacheSized()
+            | CauseSeen()
+            | ProbePassed()
+            | ProbeFailed()
+            | EngineHung()
+        ):
             return state, ()
         case _:
             assert_never(event)

@@ -23,7 +23,9 @@ from autolaunch.engine import STIR_PERIOD_S, EngineProcess
 from autolaunch.errors import ExitCode, HostError
 from autolaunch.facts import Device
 from autolaunch.failure import Failure, Kind, Phase
+from autolaunch.guard import Guard
 from autolaunch.installation import Installation
+from autolaunch.liveness import Rules
 from autolaunch.lock import CardLocks, Held
 from autolaunch.output import Output, open_log
 from autolaunch.past import Outcome
@@ -70,6 +72,7 @@ class Job:
     held: Held | None = None
     digest: str = ""
     prove: bool = True
+    rules: Rules = Rules()
 
     @property
     def environment(self) -> Mapping[str, str]:
@@ -85,6 +88,7 @@ class Supervisor:
         self._state: phases.State = phases.Idle(run)
         self._events: queue.SimpleQueue[events.Event] = queue.SimpleQueue()
         self._engine: EngineProcess | None = None
+        self._scanner: Scanner | None = None
         self._baseline: Device = run.situation.device
         self._exit_code: ExitCode | None = None
         self._keeps_logs = True
@@ -118,12 +122,14 @@ class Supervisor:
             return events.DeadlineReached()
 
     def _take(self, event: events.Event) -> None:
-        self._state, effects = machine.advance(self._state, event, time.monotonic())
+        before = self._state
+        self._state, effects = machine.advance(before, event, time.monotonic())
         if self._engine is not None and not isinstance(self._state, phases.Starting):
             self._engine.settled.set()
         self.job.watch.moved(self._state)
-        if isinstance(self._state, phases.Ready):
+        if isinstance(self._state, phases.Ready) and not isinstance(before, phases.Ready):
             self._give_card_back()
+            self._guard(self._state.run.attempt)
         for effect in effects:
             self._perform(effect)
 
@@ -224,7 +230,7 @@ class Supervisor:
                 events.LaunchFailed(attempt, f"{error.what}; hint: {error.hint}" if error.hint else error.what)
             )
             return
-        self._engine = engine
+        self._engine, self._scanner = engine, output.scanner
         self.job.tell(told)
         self._thread(lambda: self._watch(engine, output.scanner))
         self._thread(lambda: self._probe(engine, output.scanner))
@@ -292,6 +298,18 @@ class Supervisor:
                 self._events.put(events.ProbeFailed(engine.attempt, reason, scanner.effective))
                 return
         self._events.put(events.ProbePassed(engine.attempt, scanner.effective))
+
+    def _guard(self, attempt: int) -> None:
+        """While it serves, notice that it hangs."""
+        engine, job, scanner = self._engine, self.job, self._scanner
+        if engine is None or scanner is None or not job.prove:
+            return
+        guard = Guard(job.wish.address, job.wish.api_key, job.rules)
+
+        def hung(reason: str) -> None:
+            self._events.put(events.EngineHung(attempt, reason, scanner.effective))
+
+        self._thread(lambda: guard.watch(engine.gone, hung))
 
     def _poll(
         self,

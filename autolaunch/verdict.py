@@ -40,6 +40,7 @@ OWN_HINTS = {
     REFUSED: "see the engine log for the request; --no-prove serves without asking the engine anything first",
     START_TIMEOUT: "allow a slower start with --start-timeout SECONDS",
     STALL_TIMEOUT: "allow a longer silence with --stall-timeout SECONDS",
+    "the engine hangs": "allow a longer standstill with --hang-timeout SECONDS",
 }
 """What helps against the ends that are ours and not the engine's, by what their line says."""
 
@@ -47,6 +48,14 @@ OWN_HINTS = {
 def refused(reason: str) -> Failure:
     """Return what a healthy engine means that does not answer its first request."""
     return Failure(Kind.OTHER_CRASH, line=f"{REFUSED}: {reason}", phase=Phase.SERVING)
+
+
+HUNG = "the engine hangs"
+
+
+def hung(reason: str) -> Failure:
+    """Return what it means that a serving engine does no work and gives no answer."""
+    return Failure(Kind.OTHER_CRASH, line=f"{HUNG}: {reason}", phase=Phase.SERVING)
 
 
 def own_hint(failure: Failure) -> str:

@@ -175,6 +175,17 @@ class CompletionHangs(Behaviour):
     _name = "completion_hangs"
 
 
+class StandsStill(Behaviour):
+    """After `requests` completions it answers none any more; /health stays 200, the counters of /metrics stand still.
+
+    `busy` shows a request that runs; with `works` the counters go on, as of an engine that has too much to do.
+    """
+
+    _name = "stands_still"
+    requests: int = 1
+    works: bool = False
+
+
 class Pooling(Behaviour):
     """A pooling model: completions answer 404 with vLLM's text, /v1/embeddings works."""
 

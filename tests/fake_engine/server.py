@@ -9,7 +9,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from socket import socket
 from typing import TYPE_CHECKING, Any
 
-from .behaviours import CompletionError, CompletionHangs, Health503, NoHealth, Pooling, SlowHealth
+from .behaviours import CompletionError, CompletionHangs, Health503, NoHealth, Pooling, SlowHealth, StandsStill
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -18,7 +18,10 @@ if TYPE_CHECKING:
     from .scenario import Outcome
 
 WORDS = ("Hello", ",", " I", " am", " a", " fake", " engine", ".")
-METRICS = '# TYPE vllm:num_requests_running gauge\nvllm:num_requests_running{{engine="0",model_name="{model}"}} 0.0\n'
+METRICS = (
+    '# TYPE vllm:num_requests_running gauge\nvllm:num_requests_running{{engine="0",model_name="{model}"}} {running}.0\n'
+    '# TYPE vllm:prompt_tokens_total counter\nvllm:prompt_tokens_total{{engine="0",model_name="{model}"}} {tokens}.0\n'
+)
 DEAD = "EngineCore encountered an issue. See stack trace (above) for the root cause."
 
 
@@ -42,6 +45,14 @@ class Service:
         self.max_model_len = max_model_len
         self.log = log
         self.since = time.monotonic()
+        self.answered = 0
+        self.waiting = 0
+
+    def metrics(self) -> str:
+        """Give the counters; they move with every answer, or by themselves where the scenario says so."""
+        still = self.outcome.find(StandsStill)
+        tokens = int((time.monotonic() - self.since) * 1000) if still and still.works else 5 * self.answered
+        return METRICS.format(model=self.names[0], running=self.waiting, tokens=tokens)
 
     def health(self) -> int:
         """Give the status of a health check now, as slowly as the scenario says."""
@@ -108,7 +119,7 @@ class Handler(BaseHTTPRequestHandler):
         if path in ("/health", "/ping"):
             self._answer(self.service.health(), b"")
         elif path == "/metrics":
-            self._answer(200, METRICS.format(model=self.service.names[0]).encode(), "text/plain; version=0.0.4")
+            self._answer(200, self.service.metrics().encode(), "text/plain; version=0.0.4")
         elif path == "/version":
             self._json(200, {"version": self.service.version})
         elif path == "/v1/models":
@@ -141,8 +152,11 @@ class Handler(BaseHTTPRequestHandler):
             self._complete(path, model, request)
 
     def _complete(self, path: str, model: str, request: dict[str, Any]) -> None:
-        if self.service.outcome.find(CompletionHangs):
+        still = self.service.outcome.find(StandsStill)
+        if self.service.outcome.find(CompletionHangs) or (still and self.service.answered >= still.requests):
+            self.service.waiting += 1
             threading.Event().wait()
+        self.service.answered += 1
         broken = self.service.outcome.find(CompletionError)
         if broken:
             self._json(broken.status, error(broken.status, "InternalServerError", DEAD))

@@ -9,6 +9,7 @@ import os
 import re
 import signal
 import socket
+import subprocess
 import sys
 import threading
 import time
@@ -325,5 +326,33 @@ def test_memory_that_a_neighbour_took_meanwhile_is_not_waited_for(stage: Stage) 
     process = stage.launch(module=drive(stage, free_gib=12))
     stage.line("ready")
     assert time.monotonic() - since < 10
+    process.send_signal(signal.SIGTERM)
+    assert stage.end(process).code == 0
+
+
+# --- in service
+
+
+def test_an_engine_that_hangs_behind_a_healthy_port_is_started_again(stage: Stage) -> None:
+    stage.play(ok(b.StandsStill(requests=1)), ok())
+    process = stage.launch("--hang-timeout", "2")
+    stage.line("restarting")
+    until(lambda: [line["event"] for line in stage.lines()].count("ready") == 2, "the second ready")
+    crashed = stage.line("crashed")
+    assert crashed["failure"]["kind"] == "other_crash"
+    assert "no work and no answer for" in crashed["failure"]["line"]
+    process.send_signal(signal.SIGTERM)
+    assert stage.end(process).code == 0
+    assert stage.left() == []
+
+
+def test_an_engine_that_is_busy_and_works_is_never_asked(stage: Stage) -> None:
+    stage.play(ok(b.StandsStill(requests=1, works=True)))
+    process = stage.launch("--hang-timeout", "1")
+    stage.line("ready")
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(3)
+    assert process.poll() is None
+    assert stage.log().count(b"POST /v1/completions") == 1, "the proof, and nothing after it"
     process.send_signal(signal.SIGTERM)
     assert stage.end(process).code == 0

@@ -20,6 +20,7 @@ from autolaunch.events import (
     Effect,
     EngineEvent,
     EngineExited,
+    EngineHung,
     Event,
     Finish,
     Launch,
@@ -104,6 +105,7 @@ EVENTS: dict[str, Event] = {
     "EngineExited": EngineExited(1, 1, WEIGHTS, SAID),
     "ProbePassed": ProbePassed(1, SAID),
     "ProbeFailed": ProbeFailed(1, "HTTP 500", SAID),
+    "EngineHung": EngineHung(1, "no answer", SAID),
     "TreeGone": TreeGone(1),
     "MemorySettled": MemorySettled(1, CARD),
     "SignalReceived": SignalReceived("SIGINT"),
@@ -152,6 +154,8 @@ DIED = Stopping(
     replace(RUN, crashes=(NOW,)), ToClimb(Suspect(WEIGHTS, SAID, NOW), 10.0, served=True), Force.POLITE, NOW + 0.4
 )
 ILL_DIED = replace(DIED, aim=ToClimb(Suspect(RUNTIME, SAID, 9.0), 10.0, served=True))
+HUNG = Failure(Kind.OTHER_CRASH, line="the engine hangs: no answer", phase=Phase.SERVING)
+HUNG_DIED = replace(DIED, aim=ToRestart(HUNG, 1.0))
 RELEASING = stopping(TO_CLIMB, Force.RELEASE)
 RESTARTING = stopping(TO_RESTART, Force.RELEASE)
 
@@ -175,6 +179,8 @@ MOVED: dict[tuple[str, str], tuple[State, tuple[Effect, ...]]] = {
     ("SUSPICIOUS", "SignalReceived"): asked_to_stop(grace_s=POLICY.start_grace_s),
     ("READY", "CauseSeen"): (replace(READY, suspect=Suspect(WEIGHTS, SAID, 9.5)), ()),
     ("READY", "EngineExited"): (DIED, (Tell(record.Crashed(WEIGHTS, 0.0)), *POLITE)),
+    ("READY", "EngineHung"): (HUNG_DIED, (Tell(record.Crashed(HUNG, 1.0)), *POLITE)),
+    ("ILL", "EngineHung"): (ILL_DIED, (Tell(record.Crashed(RUNTIME, 0.0)), *POLITE)),
     ("READY", "SignalReceived"): asked_to_stop(),
     ("ILL", "EngineExited"): (ILL_DIED, (Tell(record.Crashed(RUNTIME, 0.0)), *POLITE)),
     ("ILL", "SignalReceived"): asked_to_stop(),

@@ -1,0 +1,47 @@
+"""The guard of a serving engine: reads its counters at intervals, asks for one token where they stand still.
+
+I/O over HTTP, in a thread of its own; what a reading means is `liveness`'s. Costs the engine nothing while it works.
+"""
+
+from __future__ import annotations
+
+import http.client
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from autolaunch import liveness, probe
+from autolaunch.liveness import Pulse, Rules
+from autolaunch.wish import Address
+
+
+@dataclass(frozen=True, slots=True)
+class Guard:
+    """Where the engine is reached and by which rules it is judged."""
+
+    address: Address
+    api_key: str = ""
+    rules: Rules = Rules()
+
+    def watch(self, gone: threading.Event, hung: Callable[[str], None]) -> None:
+        """Watch until the engine is gone or hangs; then tell `hung` what was seen, once."""
+        pulse = Pulse(time.monotonic())
+        while not gone.wait(self.rules.every_s):
+            pulse = liveness.felt(pulse, self._counters(), time.monotonic())
+            if not liveness.wants_asking(pulse, self.rules, time.monotonic()):
+                continue
+            answer = probe.prove(self.address, api_key=self.api_key, timeout=self.rules.answer_s)
+            now = time.monotonic()
+            if answer.verdict is probe.Verdict.PASSED:
+                pulse = liveness.answered(pulse, now)
+            elif liveness.hangs(pulse, self.rules, now) and not gone.is_set():
+                hung(f"no work and no answer for {now - pulse.alive:.0f} s: {answer.seen}")
+                return
+
+    def _counters(self) -> float | None:
+        try:
+            status, text = probe.request(self.address, "/metrics", timeout=self.rules.answer_s)
+        except (OSError, http.client.HTTPException):
+            return None
+        return liveness.counters_in(text) if status == 200 and isinstance(text, str) else None
