@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from autolaunch.beyond import MARK
 from autolaunch.blame import blamed
 from autolaunch.budget import Budget, Demand, predict
 from autolaunch.case import LAST_RESORT_CONTEXT, RAISING, Case, Effort, Limits
@@ -38,13 +39,15 @@ def is_cheap(budget: Budget) -> bool:
 class Question:
     """What is to be planned: a climb at its beginning (strategy, limits, pins), what is there, and what was.
 
-    `wish` is the digest under which outcomes of the same wish are remembered.
+    `wish` is the digest under which outcomes of the same wish are remembered, `beyond` an engine option of the wish
+    that the memory model does not know: nothing is predicted then.
     """
 
     climb: Climb
     situation: Situation
     past: Past = Past()
     wish: str = ""
+    beyond: str = ""
 
     @property
     def limits(self) -> Limits:
@@ -89,7 +92,10 @@ class Candidate:
 
 def predicted(question: Question, settings: Settings) -> Budget | None:
     """Return the budget of a start with these settings, None where it cannot be told."""
-    return predict(Demand(settings, question.situation, question.past))
+    if question.beyond:
+        return None
+    past = Past(tuple(outcome for outcome in question.past.outcomes if not outcome.wish.endswith(MARK)))
+    return predict(Demand(settings, question.situation, past))
 
 
 def candidates(question: Question) -> Iterator[Candidate]:

@@ -10,8 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from autolaunch.arguments import given
+from autolaunch.arguments import Given, given
 from autolaunch.asked import wish_digest
+from autolaunch.beyond import MARK, beyond
 from autolaunch.case import Limits
 from autolaunch.catalog import Entry, find_model
 from autolaunch.errors import WishError
@@ -33,7 +34,6 @@ class Options:
     max_attempts: int | None = None
     start_timeout: float = 3600.0
     stall_timeout: float = 300.0
-    hang_timeout: float = 180.0
     min_context: int | None = None
     max_context: int | None = None
     concurrency: int = 1
@@ -68,8 +68,19 @@ class Asked:
     def digest(self) -> str:
         """What outcomes of the same wish are remembered under."""
         wish = self.wish
-        options = (*given(wish.entry_args), *given(wish.engine_args))
-        return wish_digest(wish.pinned, pins=wish.pins, limits=wish.limits, strategy=self.strategy, options=options)
+        limits, strategy, options = wish.limits, self.strategy, self._options
+        digest = wish_digest(wish.pinned, pins=wish.pins, limits=limits, strategy=strategy, options=options)
+        return digest + MARK if self.beyond else digest
+
+    @property
+    def beyond(self) -> str:
+        """An engine option that the memory model does not know, "" where it knows all."""
+        return beyond(self._options)
+
+    @property
+    def _options(self) -> tuple[Given, ...]:
+        """The catalogue's options, those of vLLM's own config file and the command line's, the last of a name wins."""
+        return (*given(self.wish.entry_args), *self.wish.options)
 
 
 def ask(model: str | None, engine_args: Sequence[str], options: Options) -> Asked:

@@ -79,6 +79,8 @@ def _unknown(question: Question) -> str:
     climb, situation = question.climb, question.situation
     if climb.strategy.literal:
         return f"the strategy {climb.strategy.name!r} goes down literal steps: nothing is computed"
+    if question.beyond:
+        return f"your {question.beyond} moves memory in a way that is not known here: the engine's own figures decide"
     if situation.device.total_bytes is None or situation.device.free_bytes is None:
         return "the card's memory cannot be read here: the engine's own figures decide"
     if "gpu_memory_utilization" in climb.pins and climb.settings.gpu_memory_utilization is None:

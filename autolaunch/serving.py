@@ -20,7 +20,6 @@ from autolaunch.catalog import misfit
 from autolaunch.errors import ExitCode, HostError
 from autolaunch.facts import Situation
 from autolaunch.installation import Installation, find_engine
-from autolaunch.liveness import Rules
 from autolaunch.lock import CardLocks, Held
 from autolaunch.memory import Memory
 from autolaunch.model import look_at
@@ -157,7 +156,7 @@ def question(asked: Asked, situation: Situation, past: Past, *, cards: int) -> Q
     wish = asked.wish
     limits = replace(wish.limits, gpus=min(wish.limits.gpus, cards))
     climb = ladder.begin(asked.strategy, limits, wish.pinned, pins=wish.pins, situation=situation)
-    return Question(climb, situation, past, asked.digest)
+    return Question(climb, situation, past, asked.digest, asked.beyond)
 
 
 def _run(ready: Prepared, options: Options) -> phases.Run:
@@ -218,7 +217,6 @@ def _open(ready: Prepared, options: Options, run: phases.Run, *, locks: CardLock
         watch=watch,
         held=ready.held,
         prove=not options.no_prove,
-        rules=Rules.within(options.hang_timeout),
     )
     return talk, job
 

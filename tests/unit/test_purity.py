@@ -9,12 +9,13 @@ import pytest
 
 PACKAGE = Path(__file__).parents[2] / "autolaunch"
 PURE = (
-    "activation", "advice", "arguments", "asked", "blame", "budget", "caches", "calibration", "candidates", "cards",
-    "case", "causes", "choice", "claims", "configuration", "crashes", "defaults", "diagnose", "ending", "estimate",
-    "events", "facts", "failure", "figures", "foresight", "frames", "graphs", "history", "inventory", "ladder",
-    "logline", "machine", "moves", "narration", "outcome_form", "parameters", "past", "phases", "plan_form", "planner",
-    "progress", "quantization", "recall", "record", "recurrent", "redaction", "rungs", "settings", "shape", "share",
-    "shortfall", "sizes", "start", "status", "stopping", "strategy", "tensors", "term", "terms", "verdict", "visible",
+    "activation", "advice", "arguments", "asked", "beyond", "blame", "budget", "caches", "calibration", "candidates",
+    "cards", "case", "causes", "choice", "claims", "configuration", "crashes", "defaults", "diagnose", "ending",
+    "estimate", "events", "facts", "failure", "figures", "foresight", "frames", "graphs", "history", "inventory",
+    "ladder", "logline", "machine", "moves", "narration", "outcome_form", "parameters", "past", "phases", "plan_form",
+    "planner", "progress", "quantization", "recall", "record", "recurrent", "redaction", "rungs", "settings", "shape",
+    "share", "shortfall", "sizes", "start", "status", "stopping", "strategy", "tensors", "term", "terms", "verdict",
+    "visible",
 )  # fmt: skip
 ACTING = frozenset(
     {"os", "subprocess", "signal", "socket", "threading", "time", "random", "logging", "vllm", "torch", "asyncio"}
@@ -25,7 +26,7 @@ DOING = frozenset(
     f"autolaunch.{name}"
     for name in (
         "cgroup", "cli", "database", "deadline", "drawing", "engine", "hardware", "host", "hub",
-        "installation", "lock", "memory", "model", "nvml", "options", "output", "placement", "planning",
+        "installation", "lock", "logfile", "memory", "model", "nvml", "options", "output", "placement", "planning",
         "probe", "release", "serving", "snapshot", "state", "supervisor", "sweep", "talk", "warden",
         "watchers", "watching", "weights", "wish",
     )
