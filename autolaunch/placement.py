@@ -5,6 +5,7 @@ I/O through `hardware` and `lock`; the choice itself is `choice`'s.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 
@@ -61,6 +62,9 @@ def _name(device: Device) -> str:
     return device.uuid or f"{device.name} {device.index}"
 
 
+MOVES = 3
+"""How often a place is chosen anew after a wait: others wait too, and may move with us."""
+
 AS_EMPTY = 0.9
 """How much of the emptiest card's free memory another one must have to be taken while the emptiest is busy."""
 
@@ -71,7 +75,8 @@ def claim(
     """Return the place and the hold on its cards, waiting up to `wait_s` for another start on them to end.
 
     Where the cards are busy and others are about as empty, those are taken. After a wait the memory is not what it
-    was, so that the place is chosen anew. The hold is None where the wait was in vain: the launch goes on without.
+    was, and the other start may have filled the card: the place is chosen anew. The hold is None where the wait was
+    in vain: the launch goes on without.
     """
     first = place(engine, environment, cards=cards)
     held = locks.acquire(first.names, wait_s=0.0)
@@ -82,8 +87,18 @@ def claim(
         held = locks.acquire(other.names, wait_s=0.0)
         if held is not None:
             return other, held
-    held = locks.acquire(first.names, wait_s=wait_s)
-    return first.measured(), held
+    deadline = time.monotonic() + wait_s
+    for _ in range(MOVES):
+        held = locks.acquire(first.names, wait_s=max(0.0, deadline - time.monotonic()))
+        first, best = first.measured(), place(engine, environment, cards=cards)
+        if set(best.names) == set(first.names) or _as_empty(first.device, best.device):
+            break
+        if held is not None:
+            held.release()
+        first = best
+    else:
+        held = locks.acquire(first.names, wait_s=max(0.0, deadline - time.monotonic()))
+    return first, held
 
 
 def _as_empty(other: Device, first: Device) -> bool:

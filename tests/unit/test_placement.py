@@ -104,6 +104,25 @@ def test_where_the_others_are_full_the_busy_card_is_waited_for(monkeypatch: pyte
     assert found.device.free_bytes == 11 * GIB, "what is free is measured after the wait"
 
 
+def test_a_card_that_the_other_start_has_filled_is_left_for_one_that_is_emptier_by_then(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    file = fake_nvml.believe(monkeypatch, tmp_path, card(23.5), card(20.0))
+    other = locks(tmp_path).acquire(place(ENGINE, os.environ, cards=1).names, wait_s=0)
+    assert other is not None
+
+    def when_told(_: str) -> None:
+        fake_nvml.write(file, card(1.0), card(20.0))
+        other.release()
+
+    found, held = claim(ENGINE, os.environ, cards=1, locks=CardLocks("glm", when_told, folder=tmp_path), wait_s=60)
+    assert (found.environment["CUDA_VISIBLE_DEVICES"], found.device.free_bytes) == ("1", 20 * GIB)
+    assert held is not None
+    assert locks(tmp_path).acquire(found.names, wait_s=0) is None, "the card that is taken is held"
+    full = locks(tmp_path).acquire(place(ENGINE, {"CUDA_VISIBLE_DEVICES": "0"}, cards=1).names, wait_s=0)
+    assert full is not None, "the full card is not"
+
+
 def test_a_wait_in_vain_costs_the_hold_and_not_the_launch(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     fake_nvml.believe(monkeypatch, tmp_path, card(23.5))
     other = locks(tmp_path).acquire(place(ENGINE, os.environ, cards=1).names, wait_s=0)
