@@ -34,6 +34,7 @@ class Options:
     max_attempts: int | None = None
     start_timeout: float = 3600.0
     stall_timeout: float = 300.0
+    hang_timeout: float = 180.0
     min_context: int | None = None
     max_context: int | None = None
     concurrency: int = 1

@@ -20,6 +20,7 @@ from autolaunch.catalog import misfit
 from autolaunch.errors import ExitCode, HostError
 from autolaunch.facts import Situation
 from autolaunch.installation import Installation, find_engine
+from autolaunch.liveness import Rules
 from autolaunch.lock import CardLocks, Held
 from autolaunch.memory import Memory
 from autolaunch.model import look_at
@@ -217,6 +218,7 @@ def _open(ready: Prepared, options: Options, run: phases.Run, *, locks: CardLock
         watch=watch,
         held=ready.held,
         prove=not options.no_prove,
+        rules=Rules.within(options.hang_timeout),
     )
     return talk, job
 
