@@ -35,6 +35,7 @@ from autolaunch.events import (
 from autolaunch.failure import Kind
 from autolaunch.output import Output, pump
 from autolaunch.phases import Force
+from autolaunch.sd_notify import without
 from autolaunch.sweep import PREFIX
 
 F_SETPIPE_SZ = 1031
@@ -92,7 +93,7 @@ class EngineProcess:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=writing,
-                env={**environment, **_own_variables(environment, temporary)},
+                env={**without(environment), **_own_variables(environment, temporary)},
                 start_new_session=True,
             )
         except OSError as error:

@@ -36,7 +36,8 @@ class Status:
     """A run at one moment; times in Unix seconds.
 
     `phase` is the machine's ("planning" before its first start): starting, ready, stopping, backoff, stopped,
-    exhausted. `step` is how far a start is. `budget` and `basis` as predicted, `effective` as the engine said.
+    exhausted. `step` is how far a start is; `stirred` when its engine was last seen to work, on the monotonic clock.
+    `ending`: no engine will be started again. `budget` and `basis` as predicted, `effective` as the engine said.
     """
 
     run: str = ""
@@ -46,6 +47,8 @@ class Status:
     phase: str = "planning"
     since: float = 0.0
     step: Phase | None = None
+    stirred: float = 0.0
+    ending: bool = False
     attempt: int = 0
     climbing: int = 0
     max_attempts: int = 0
@@ -118,7 +121,14 @@ _PHASES: Mapping[type, str] = {
 def moved(status: Status, state: phases.State, now: float) -> Status:
     """Return the status after the machine moved; `now` in Unix seconds."""
     phase = _PHASES[type(state)]
-    return status if phase == status.phase else replace(status, phase=phase, since=now, step=None)
+    stirred = state.stirred if isinstance(state, phases.Starting) else status.stirred
+    ending = isinstance(state, (phases.Stopped, phases.ExhaustedEnd)) or (
+        isinstance(state, phases.Stopping) and isinstance(state.aim, phases.ToEnd)
+    )
+    if phase == status.phase:
+        same = (stirred, ending) == (status.stirred, status.ending)
+        return status if same else replace(status, stirred=stirred, ending=ending)
+    return replace(status, phase=phase, since=now, step=None, stirred=stirred, ending=ending)
 
 
 def stepped(status: Status, phase: Phase) -> Status:

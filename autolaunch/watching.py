@@ -18,8 +18,9 @@ from autolaunch.status import Status
 class Watcher(Protocol):
     """Somebody outside who is kept informed."""
 
-    beat_s: float | None
-    """How often `beat` must be called from the supervisor's loop; None: never."""
+    @property
+    def beat_s(self) -> float | None:
+        """How often `beat` must be called from the supervisor's loop; None: never."""
 
     def show(self, shown: Status) -> None:
         """Take the status, which has just changed. Must return at once."""

@@ -7,10 +7,15 @@ from dataclasses import replace
 import pytest
 
 from autolaunch import phases, record
+from autolaunch.case import Limits
 from autolaunch.errors import ExitCode
+from autolaunch.facts import Device, DeviceKind, Engine, Situation
 from autolaunch.failure import Failure, Kind, Phase
+from autolaunch.figures import Effective
+from autolaunch.ladder import begin
 from autolaunch.settings import AUTO, Change, Settings
 from autolaunch.status import MOST_KEPT, Past, Status, moved, stepped, told
+from autolaunch.strategy import load_strategy
 from autolaunch.watching import Watch
 
 FIRST = Status(run="r", model="glm", max_attempts=6, url="http://127.0.0.1:8000", since=1.0)
@@ -97,6 +102,40 @@ def test_a_phase_is_the_machines(state: phases.State, phase: str) -> None:
     status = moved(FIRST, state, 50.0)
     assert (status.phase, status.since) == (phase, 50.0)
     assert moved(status, state, 60.0) is status
+
+
+SITUATION = Situation(Device(DeviceKind.CUDA), Engine("0.24.0"))
+CLIMB = begin(load_strategy("default"), Limits(), Settings(), pins=frozenset(), situation=SITUATION)
+RUN = phases.Run(phases.Policy(), CLIMB, SITUATION)
+
+
+def test_a_sign_of_work_shows_while_a_start_goes_on_and_is_kept_behind_it() -> None:
+    begun = moved(FIRST, phases.Starting(RUN, 1.0, 2.0), 50.0)
+    assert (begun.phase, begun.since, begun.stirred) == ("starting", 50.0, 2.0)
+    worked = moved(stepped(begun, Phase.LOAD), phases.Starting(RUN, 1.0, 9.0), 60.0)
+    assert (worked.since, worked.step, worked.stirred) == (50.0, Phase.LOAD, 9.0)
+    assert moved(worked, phases.Ready(RUN, 10.0), 61.0).stirred == 9.0
+
+
+@pytest.mark.parametrize(
+    ("aim", "ending"),
+    [
+        (phases.ToEnd("SIGTERM", ExitCode.STOPPED), True),
+        (phases.ToRestart(Failure(Kind.OTHER_CRASH), 1.0), False),
+        (phases.ToClimb(phases.Suspect(Failure(Kind.KV_NONE), Effective(), 1.0), 1.0), False),
+    ],
+)
+def test_an_engine_that_is_stopped_for_good_is_told_from_one_that_is_followed(aim: phases.Aim, ending: bool) -> None:
+    stopping = phases.Stopping(RUN, aim, phases.Force.POLITE, 9.0)
+    assert moved(FIRST, stopping, 50.0).ending is ending
+
+
+def test_a_signal_while_an_engine_is_ended_for_the_next_makes_it_the_end() -> None:
+    climbing = phases.ToClimb(phases.Suspect(Failure(Kind.KV_NONE), Effective(), 1.0), 1.0)
+    before = moved(FIRST, phases.Stopping(RUN, climbing, phases.Force.POLITE, 9.0), 50.0)
+    ending = phases.ToEnd("SIGTERM", ExitCode.STOPPED)
+    after = moved(before, phases.Stopping(RUN, ending, phases.Force.POLITE, 9.0), 60.0)
+    assert (after.phase, after.since, after.ending) == ("stopping", 50.0, True)
 
 
 class Note:
