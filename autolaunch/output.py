@@ -1,6 +1,6 @@
-"""The engine's output: kept whole in a file, scanned line by line, bounded in memory whatever is printed.
+"""The engine's output: kept in a file, scanned line by line, bounded in memory whatever is printed.
 
-I/O. Owns chunking, redaction and the log file; what a line means is `diagnose`'s.
+I/O. Owns chunking and redaction; how much is kept is `logfile`'s, what a line means is `diagnose`'s.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ import os
 import select
 from collections.abc import Callable, Sequence
 from io import FileIO
-from pathlib import Path
-from typing import BinaryIO
+from typing import Protocol
 
 from autolaunch.diagnose import Scanner, interesting
 from autolaunch.failure import Failure
+from autolaunch.logfile import LogFile
 from autolaunch.redaction import behind_its_name
 
 PATIENCE_S = 1.0
@@ -69,7 +69,7 @@ class Output:
 
     def __init__(
         self,
-        file: FileIO | None,
+        file: LogFile | None,
         scanner: Scanner,
         *,
         hidden: Sequence[str],
@@ -134,7 +134,7 @@ class Output:
     def _write(self, block: bytes) -> None:
         if self._file is not None:
             try:
-                write_all(self._file, block)
+                self._file.write(block)
             except OSError as error:
                 self._warn(f"the engine's output is no longer kept: {error.strerror or error}")
                 self._file = None
@@ -174,13 +174,6 @@ def _spellings(hidden: Sequence[str]) -> list[bytes]:
     return sorted((form.encode("utf-8", "surrogateescape") for form in spelt), key=lambda form: -len(form))
 
 
-def write_all(file: FileIO, data: bytes) -> None:
-    """Write to an unbuffered file until all is written; OSError where that is impossible."""
-    view = memoryview(data)
-    while view:
-        view = view[file.write(view) or 0 :]
-
-
 def offer(file: FileIO, data: bytes, patience_s: float) -> bool:
     """Write to a terminal or pipe what its reader takes and drop the rest: the engine must not wait for it.
 
@@ -216,7 +209,13 @@ def pump(descriptor: int, output: Output, *, on_block: Callable[[], None]) -> No
         on_block()
 
 
-def read_log(file: BinaryIO) -> Failure:
+class Readable(Protocol):
+    """What gives its next bytes, none at its end."""
+
+    def read(self, most: int, /) -> bytes: ...
+
+
+def read_log(file: Readable) -> Failure:
     """Return the verdict on a log of any length, or any excerpt of one; OSError where it cannot be read."""
     scanner = Scanner(excerpt=True)
 
@@ -233,9 +232,3 @@ def read_log(file: BinaryIO) -> Failure:
         data = file.read(CHUNK_BYTES)
     lines.finish()
     return scanner.conclude(None)
-
-
-def open_log(folder: Path, attempt: int) -> FileIO:
-    """Create the log file of an attempt, readable by its owner only; OSError where that is impossible."""
-    descriptor = os.open(folder / f"attempt-{attempt}.log", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    return os.fdopen(descriptor, "wb", buffering=0)

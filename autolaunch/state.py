@@ -1,12 +1,14 @@
 """The state folder: where runs keep their engine logs, and where what is remembered of them lies.
 
-I/O. Owns the layout, `runs/<run>/attempt-N.log` and `memory.sqlite3`, and the clearing of old runs.
+I/O. Owns the layout, `runs/<run>/attempt-N.log` and `memory.sqlite3`, and the clearing of old runs and attempts. A log
+of many megabytes has parts beside it: their names are `logfile`'s.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import re
 import secrets
 import shutil
 import time
@@ -15,8 +17,14 @@ from pathlib import Path
 import platformdirs
 
 from autolaunch.errors import HostError
+from autolaunch.logfile import LogFile, parts
 
 KEPT_RUNS = 20
+KEPT_BYTES = 1 << 30
+"""How many runs are kept, and how much of those that ended; the newest of them stays, it is bounded itself."""
+
+KEPT_ATTEMPTS = 20
+"""How many attempts of one run: a server that is started again for months must not fill the disk either."""
 
 MEMORY_FILE = "memory.sqlite3"
 """The database of `memory`, which begins a new one where it is damaged."""
@@ -44,13 +52,59 @@ def new_run(chosen: Path | None) -> tuple[str, Path]:
 
 def _clear_old(runs: Path) -> None:
     """Keep the newest runs and those whose supervisor may live; what cannot be removed stays."""
-    with contextlib.suppress(OSError):
-        for old in sorted(path for path in runs.iterdir() if path.is_dir())[:-KEPT_RUNS]:
-            if not _lives(old.name):
+    ended_bytes = 0
+    for number, old in enumerate(runs_in(runs), start=1):
+        if not _lives(old.name):
+            newest, ended_bytes = ended_bytes == 0, ended_bytes + _size(old)
+            if number > KEPT_RUNS or (ended_bytes > KEPT_BYTES and not newest):
                 shutil.rmtree(old, ignore_errors=True)
+
+
+def runs_in(runs: Path) -> tuple[Path, ...]:
+    """Return the folders of all runs, the newest first; none where nothing can be read."""
+    try:
+        return tuple(sorted((path for path in runs.iterdir() if path.is_dir()), reverse=True))
+    except OSError:
+        return ()
+
+
+def _size(run: Path) -> int:
+    """Return how many bytes a run's files take."""
+    total = 0
+    with contextlib.suppress(OSError), os.scandir(run) as files:
+        for file in files:
+            with contextlib.suppress(OSError):
+                total += file.stat(follow_symlinks=False).st_size
+    return total
 
 
 def _lives(run: str) -> bool:
     """Whether the process that a run's id names exists: a server that runs for months keeps its log."""
     pid = run.split("-")[2:3]
     return bool(pid) and pid[0].isdigit() and Path("/proc", pid[0]).exists()
+
+
+def attempts_of(run: Path) -> tuple[int, ...]:
+    """Return the attempts of which a run's folder has a log, in order."""
+    found = set()
+    with contextlib.suppress(OSError):
+        for file in run.iterdir():
+            match = re.fullmatch(r"attempt-(\d{1,9})(?:\.from-\d+)?\.log", file.name)
+            if match:
+                found.add(int(match[1]))
+    return tuple(sorted(found))
+
+
+def log_of(run: Path, attempt: int) -> Path:
+    """Return where the engine's output of an attempt begins."""
+    return run / f"attempt-{attempt}.log"
+
+
+def open_log(run: Path, attempt: int) -> LogFile:
+    """Create the log of an attempt and remove those of long ago; OSError where the first is impossible."""
+    log = LogFile(log_of(run, attempt))
+    for old in attempts_of(run)[:-KEPT_ATTEMPTS]:
+        for part in parts(log_of(run, old)):
+            with contextlib.suppress(OSError):
+                part.path.unlink()
+    return log

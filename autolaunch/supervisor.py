@@ -27,13 +27,15 @@ from autolaunch.guard import Guard
 from autolaunch.installation import Installation
 from autolaunch.liveness import Rules
 from autolaunch.lock import CardLocks, Held
-from autolaunch.output import Output, open_log
+from autolaunch.logfile import LogFile
+from autolaunch.output import Output
 from autolaunch.past import Outcome
 from autolaunch.placement import Placement
 from autolaunch.port import refuse_taken_port, stranger
 from autolaunch.redaction import plain_secrets_in, redact_argv, secrets_in
 from autolaunch.release import await_release
 from autolaunch.settings import Settings, render
+from autolaunch.state import open_log
 from autolaunch.watching import Watch
 from autolaunch.wish import Wish
 
@@ -250,7 +252,7 @@ class Supervisor:
         job, log = self.job, self._log(attempt)
         return Output(log, Scanner(), hidden=self._secrets, plain=self._plain_secrets, echo=job.echo, warn=job.warn)
 
-    def _log(self, attempt: int) -> FileIO | None:
+    def _log(self, attempt: int) -> LogFile | None:
         try:
             return open_log(self.job.log_folder, attempt)
         except OSError as error:

@@ -159,10 +159,14 @@ class Stage:
         (leader,) = (pid for pid in leftovers.alive(self.folder) if leftovers.roles(self.folder)[pid] == "leader")
         os.kill(leader, number)
 
-    def log(self, attempt: int = 1) -> bytes:
-        """The engine log of an attempt of the only run."""
+    def folder_of_run(self) -> Path:
+        """The folder of the only run."""
         (run,) = (self.state / "runs").iterdir()
-        return (run / f"attempt-{attempt}.log").read_bytes()
+        return run
+
+    def log(self, attempt: int = 1) -> bytes:
+        """The engine log of an attempt of the only run, its head."""
+        return (self.folder_of_run() / f"attempt-{attempt}.log").read_bytes()
 
     def wardens(self) -> list[int]:
         return [pid for pid in self.mentioning() if b"warden.py" in cmdline(pid)]

@@ -1,4 +1,4 @@
-"""Whatever the engine prints: memory stays bounded, the log is whole, no secret passes, a full disk stops nothing."""
+"""Whatever the engine prints: memory and log stay bounded, no secret passes, a full disk stops nothing."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from autolaunch.logfile import HEAD_BYTES, OVERHANG_BYTES, TAIL_BYTES, TAILS, everything, parts
 from tests.fake_engine import behaviours as b
 from tests.fake_engine.noise import GARBAGE
 from tests.fake_engine.scenario import Outcome
@@ -39,24 +40,35 @@ def peak_kb(stage: Stage, process: subprocess.Popen[bytes]) -> int:
 
 
 @pytest.mark.parametrize("phase", ["load", "serving"])
-def test_a_flood_is_kept_whole_in_bounded_memory(stage: Stage, phase: str) -> None:
+def test_a_flood_takes_bounded_memory_and_disk_and_its_head_and_newest_lines_are_kept(stage: Stage, phase: str) -> None:
     size = 200_000_000 if phase == "load" else 20_000_000
     stage.play(ok(b.Spam(bytes=size, phase=phase)))
     process = stage.launch("--check")
     peak = peak_kb(stage, process)
     assert process.returncode == 0, stage.err
     assert 0 < peak < MOST_RSS_KB
+    log = stage.folder_of_run() / "attempt-1.log"
     if phase == "load":
-        assert size <= len(stage.log()) < size + 100_000
+        assert sum(file.stat().st_size for file in log.parent.glob("attempt-1*")) < HEAD_BYTES + TAILS * TAIL_BYTES
+        assert HEAD_BYTES - 1000 < len(stage.log()) <= HEAD_BYTES + 100
+        assert parts(log)[-1].end >= size
+        kept = b"".join(everything(log)).partition(b" bytes are left out here")
+        assert b"non-default args" in kept[0]
+        assert b"Application startup complete.\n" in kept[2]
+        assert len(kept[2]) >= TAIL_BYTES
 
 
-def test_one_line_of_100_mb_is_kept_whole_in_bounded_memory(stage: Stage) -> None:
+def test_one_line_of_100_mb_takes_bounded_memory_and_disk(stage: Stage) -> None:
     stage.play(ok(b.LongLine(bytes=100_000_000)))
     process = stage.launch("--check")
     peak = peak_kb(stage, process)
     assert process.returncode == 0, stage.err
     assert 0 < peak < MOST_RSS_KB
-    assert b"x" * 100_000_000 + b"\n" in stage.log()
+    log = stage.folder_of_run() / "attempt-1.log"
+    assert parts(log)[-1].end > 100_000_000
+    kept = sum(part.end - part.begin for part in parts(log))
+    assert TAIL_BYTES < kept < HEAD_BYTES + TAILS * TAIL_BYTES + (TAILS + 1) * OVERHANG_BYTES
+    assert b"x\n" in b"".join(everything(log, at=parts(log)[1].begin))
 
 
 def test_a_cause_after_a_flood_is_still_found(stage: Stage) -> None:
@@ -166,7 +178,7 @@ def test_a_reader_that_never_reads_stops_neither_engine_nor_run(stage: Stage, bl
 # --- secrets
 
 
-def everything(stage: Stage) -> str:
+def all_that_was_told(stage: Stage) -> str:
     state = [file.read_text(errors="replace") for file in stage.state.rglob("*") if file.is_file()]
     return "\n".join([stage.out, stage.err, stage.record.read_text(), *state])
 
@@ -178,7 +190,7 @@ def test_secrets_stand_nowhere(stage: Stage, log_format: str) -> None:
     ended = stage.run("--check", "--engine-log", "inherit", "--log-format", log_format, "--api-key", SECRET)
     assert ended.code == 0, ended.err
     assert "Bearer" not in ended.err
-    told = everything(stage)
+    told = all_that_was_told(stage)
     assert "***" in told
     assert "startup complete" in told
     assert SECRET not in told
@@ -192,7 +204,7 @@ def test_secrets_of_an_engine_command_and_short_ones_stand_nowhere(stage: Stage)
     engine = f"env HF_TOKEN=myown-secret-99x MY_API_KEY=zzz {sys.executable} {script}"
     words = stage.command("--check", "--hf-token", "tok1", "--api-key", "EMPTY", engine=engine)
     assert stage.end(stage.start([*words, "--github-token", "abc-secret-1"])).code == 4
-    told = everything(stage)
+    told = all_that_was_told(stage)
     assert "HF_TOKEN=*** MY_API_KEY=***" in " ".join(stage.lines("attempt")[0]["argv"])
     assert [secret for secret in ("myown-secret", "zzz", "tok1", "abc-secret") if secret in told] == []
     assert stage.log() == b"args: {'api_key': ['***'], 'hf_token': '***'} *** EMPTY words\n"

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from autolaunch import warden
-from autolaunch.state import KEPT_RUNS, new_run
+from autolaunch.state import KEPT_ATTEMPTS, KEPT_BYTES, KEPT_RUNS, attempts_of, new_run, open_log, runs_in
 from autolaunch.sweep import YOUNG_S, sweep
 
 pytestmark = pytest.mark.process
@@ -123,3 +123,32 @@ def test_old_runs_are_cleared_but_those_that_live_are_kept(tmp_path: Path) -> No
     assert folder == runs / run
     assert living.exists()
     assert len(list(runs.iterdir())) == KEPT_RUNS + 1
+
+
+def test_old_runs_are_cleared_by_their_bytes_too_and_the_newest_of_them_stays(tmp_path: Path) -> None:
+    runs = tmp_path / "runs"
+    for n, size in enumerate([KEPT_BYTES // 4, 10, KEPT_BYTES // 2, 2 * KEPT_BYTES]):
+        folder = runs / f"20200102-0000{n:02}-99999999-bbbb"
+        folder.mkdir(parents=True)
+        with (folder / "attempt-1.log").open("wb") as log:
+            log.truncate(size)
+    run, _ = new_run(tmp_path)
+    assert [path.name for path in runs_in(runs)] == [run, "20200102-000003-99999999-bbbb"]
+    (runs / "20200102-000003-99999999-bbbb" / "attempt-1.log").write_text("short")
+    for n, size in ((1, KEPT_BYTES // 2), (2, KEPT_BYTES // 2 - 5)):
+        folder = runs / f"20200102-0000{n:02}-99999999-bbbb"
+        folder.mkdir(parents=True)
+        with (folder / "attempt-1.log").open("wb") as log:
+            log.truncate(size)
+    new_run(tmp_path)
+    assert [path.name[:15] for path in runs_in(runs)][2:] == ["20200102-000003", "20200102-000002", "20200102-000001"]
+
+
+def test_of_one_run_the_newest_attempts_are_kept(tmp_path: Path) -> None:
+    (tmp_path / "record.jsonl").write_text("{}")
+    (tmp_path / "attempt-1.from-100.log").write_text("tail")
+    for attempt in range(1, KEPT_ATTEMPTS + 4):
+        open_log(tmp_path, attempt).close()
+    assert attempts_of(tmp_path) == tuple(range(4, KEPT_ATTEMPTS + 4))
+    assert not (tmp_path / "attempt-1.from-100.log").exists()
+    assert (tmp_path / "record.jsonl").exists()
