@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from autolaunch.arguments import Given
+from autolaunch.candidates import Question
 from autolaunch.errors import ExitCode
 from autolaunch.facts import Situation
 from autolaunch.failure import Failure
@@ -49,7 +50,8 @@ class Policy:
 class Run:
     """What every phase keeps: the bounds, the climb, the attempt's number and the past crashes.
 
-    `climbing` counts the attempts since the engine last served; `crashes` are their times within the window.
+    `climbing` counts the attempts since the engine last served; `crashes` are their times within the window,
+    `question` is what the first attempt was planned by.
     """
 
     policy: Policy
@@ -58,6 +60,7 @@ class Run:
     attempt: int = 1
     climbing: int = 1
     crashes: tuple[float, ...] = ()
+    question: Question | None = None
 
 
 @dataclass(frozen=True, slots=True)

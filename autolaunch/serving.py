@@ -174,7 +174,7 @@ def _run(ready: Prepared, options: Options) -> phases.Run:
         options=given(wish.engine_args),
     )
     climb = replace(ready.question.climb, settings=settings, tried=frozenset({settings}), content=ready.plan.recalled)
-    return phases.Run(policy, climb, situation)
+    return phases.Run(policy, climb, situation, question=ready.question)
 
 
 def _open(ready: Prepared, options: Options, run: phases.Run, *, locks: CardLocks) -> tuple[Talk, Job]:

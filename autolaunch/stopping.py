@@ -36,6 +36,7 @@ from autolaunch.failure import Failure, Kind
 from autolaunch.ladder import Climb, Exhausted, Step, next_step, retracted
 from autolaunch.moves import Move, end, launch, remembered
 from autolaunch.phases import Aim, Backoff, ExhaustedEnd, Force, Run, Stopping, ToClimb, ToEnd, ToRestart
+from autolaunch.replan import replanned
 from autolaunch.verdict import exit_code_of
 
 if sys.version_info >= (3, 11):
@@ -144,8 +145,9 @@ def _answerable(climb: Climb, failure: Failure) -> bool:
 
 
 def _climb(run: Run, aim: ToClimb, now: float) -> Move:
-    failure = aim.suspect.failure
-    answer = next_step(run.climb, failure, aim.suspect.effective, run.situation)
+    failure, said = aim.suspect.failure, aim.suspect.effective
+    anew = replanned(run.question, run.climb, failure, said, run.situation)
+    answer = anew or next_step(run.climb, failure, said, run.situation)
     if isinstance(answer, Exhausted):
         return _give_up(run, failure, answer)
     next_one = f"the next would be {answer.rung}: {', '.join(map(str, answer.changes))}"

@@ -13,9 +13,9 @@ PURE = (
     "cards", "case", "causes", "choice", "claims", "configuration", "crashes", "defaults", "diagnose", "ending",
     "estimate", "events", "facts", "failure", "figures", "foresight", "frames", "graphs", "history", "inventory",
     "ladder", "logline", "machine", "moves", "narration", "outcome_form", "parameters", "past", "phases", "plan_form",
-    "planner", "progress", "quantization", "recall", "record", "recurrent", "redaction", "rungs", "settings", "shape",
-    "share", "shortfall", "sizes", "start", "status", "stopping", "strategy", "tensors", "term", "terms", "verdict",
-    "visible",
+    "planner", "progress", "quantization", "recall", "record", "recurrent", "redaction", "replan", "rungs", "settings",
+    "shape", "share", "shortfall", "sizes", "start", "status", "stopping", "strategy", "tensors", "term", "terms",
+    "verdict", "visible",
 )  # fmt: skip
 ACTING = frozenset(
     {"os", "subprocess", "signal", "socket", "threading", "time", "random", "logging", "vllm", "torch", "asyncio"}
