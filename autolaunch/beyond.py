@@ -44,6 +44,7 @@ OPTIONS: Mapping[str, Callable[[str], bool]] = {
     "num-gpu-blocks-override": _given,
     "pipeline-parallel-size": _several,  # each card holds some of the layers
     "quantization-config": _always,
+    "rope-scaling": _always,  # another length
     "speculative-config": _always,  # a second model
     "speculative-model": _always,
 }

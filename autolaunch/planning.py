@@ -20,7 +20,7 @@ from autolaunch.options import Options, ask
 from autolaunch.placement import Placement, place
 from autolaunch.plan_form import as_json
 from autolaunch.redaction import redact_argv, secrets_in
-from autolaunch.serving import Prepared, prepare
+from autolaunch.serving import Prepared, cards_for, prepare
 from autolaunch.settings import render
 from autolaunch.shortfall import shortfall
 from autolaunch.sizes import gib
@@ -72,9 +72,8 @@ def plan(
     device = imagined.device()
     notes: list[str] = []
     installation = _engine(options, imagined=device is not None, notes=notes)
-    cards = max(asked.wish.cards, asked.wish.limits.gpus)
     if device is None:
-        placement = place(installation.engine, os.environ, cards=cards)
+        placement = place(installation.engine, os.environ, cards=cards_for(asked, installation, options))
         if placement.device.total_bytes is None:
             raise HostError(
                 "no card can be read here" + (f": {placement.trouble}" if placement.trouble else ""),
@@ -82,6 +81,7 @@ def plan(
             )
         placement = replace(placement, device=imagined.changed(placement.device))
     else:
+        cards = max(asked.wish.cards, asked.wish.limits.gpus)
         placement, options = Placement({}, device, cards), replace(options, no_memory=True)
     ready = prepare(placement, asked, installation, options, note=notes.append)
     _tell(ready, notes, as_json_=as_json_)

@@ -17,8 +17,8 @@ from autolaunch import __version__, ladder, phases, record
 from autolaunch.arguments import given
 from autolaunch.candidates import Question
 from autolaunch.catalog import misfit
-from autolaunch.errors import ExitCode, HostError
-from autolaunch.facts import Situation
+from autolaunch.errors import ExitCode, HostError, WishError
+from autolaunch.facts import DeviceKind, Situation
 from autolaunch.installation import Installation, find_engine
 from autolaunch.liveness import Rules
 from autolaunch.lock import CardLocks, Held
@@ -27,7 +27,7 @@ from autolaunch.model import look_at
 from autolaunch.narration import Scene, memory_of
 from autolaunch.options import Asked, Options, ask
 from autolaunch.past import Key, Past, key_of
-from autolaunch.placement import Placement, claim
+from autolaunch.placement import Placement, claim, place
 from autolaunch.plan_form import basis_as_json, budget_as_json
 from autolaunch.planner import Plan, plan
 from autolaunch.port import refuse_taken_port
@@ -75,7 +75,7 @@ def start(model: str | None, engine_args: Sequence[str], options: Options) -> Ex
     swept = sweep(os.environ)
     notes: list[str] = []
     locks = CardLocks(asked.wish.model, say)
-    cards = max(asked.wish.cards, asked.wish.limits.gpus)
+    cards = cards_for(asked, installation, options)
     placement, held = claim(installation.engine, os.environ, cards=cards, locks=locks, wait_s=LOCK_WAIT_S)
     ready = prepare(placement, asked, installation, options, note=notes.append)
     ready = replace(_await_others(ready, options, note=notes.append), held=held)
@@ -118,10 +118,46 @@ def prepare(
     for text in facts.notes:
         note(text)
     situation = Situation(placement.device, installation.engine, facts)
+    _refuse_floor(asked, situation)
+    _note_cards(asked, placement, note)
     memory = Memory(None, note) if options.no_memory else Memory.open(state_folder(options.state_dir), note)
     key = key_of(situation, cards=placement.cards)
     asking = question(asked, situation, memory.past(key), cards=placement.cards)
     return Prepared(asked, installation, placement, memory, key, asking, recall(asking))
+
+
+def cards_for(asked: Asked, installation: Installation, options: Options) -> int:
+    """Return how many cards to take: all that are allowed, or fewer where one of them is too full for anything."""
+    counts = [max(asked.wish.cards, asked.wish.limits.gpus)]
+    while counts[-1] > asked.wish.cards:
+        counts.append(max(asked.wish.cards, counts[-1] // 2))
+    if len(counts) == 1:
+        return counts[0]
+
+    def fits(count: int) -> bool:
+        there = place(installation.engine, os.environ, cards=count)
+        return prepare(there, asked, installation, options, note=lambda _: None).plan.fits is not False
+
+    return next(filter(fits, counts), counts[0])
+
+
+def _refuse_floor(asked: Asked, situation: Situation) -> None:
+    """Raise `WishError` for a floor that is above all the model has: no start could keep it."""
+    limits, most = asked.wish.limits, situation.model.max_model_len
+    if "max_model_len" in asked.wish.pins or asked.beyond:
+        return
+    if limits.floor_is_wish and most is not None and limits.min_context > most:
+        raise WishError(
+            f"--min-context {limits.min_context} is above the model's own {most} tokens",
+            hint=f"give at most --min-context {most}",
+        )
+
+
+def _note_cards(asked: Asked, placement: Placement, note: Callable[[str], None]) -> None:
+    """Say that fewer cards are there than were asked for, where that is known and they are of this host."""
+    wished, there = max(asked.wish.cards, asked.wish.limits.gpus), len(placement.names)
+    if placement.device.kind is DeviceKind.CUDA and 0 < there < wished:
+        note(f"{wished} cards are asked for, {there} can be used here")
 
 
 def _await_others(ready: Prepared, options: Options, *, note: Callable[[str], None]) -> Prepared:

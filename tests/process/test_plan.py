@@ -158,3 +158,25 @@ def test_memory_that_others_are_about_to_give_back_is_waited_for(stage: Stage) -
     cards(stage, card(23.2))
     assert stage.end(process).code == 0
     assert [line["event"] for line in stage.lines()] == ["plan", "attempt", "ready", "stopped"]
+
+
+def test_a_full_card_does_not_spoil_the_empty_one_beside_it(stage: Stage) -> None:
+    """More cards are allowed, not asked for: of two of which one is full the other is taken alone."""
+    cards(stage, card(2.0), card(23.5))
+    found = planned(stage, "--gpus", "2", "--engine-version", "0.24.0")
+    assert (found["fits"], "tensor_parallel_size" in found["settings"]) == (True, False)
+    assert found["budget"]["free_bytes"] == int(23.5 * GIB)
+
+
+def test_fewer_cards_than_are_asked_for_are_told(stage: Stage) -> None:
+    cards(stage, card(23.5))
+    for words in (("--gpus", "2"), ("-tp", "2")):
+        ended = plan(stage, *words, "--engine-version", "0.24.0")
+        assert (ended.code, "note: 2 cards are asked for, 1 can be used here" in ended.err) == (0, True), ended.err
+
+
+def test_a_floor_above_the_models_own_length_is_refused(stage: Stage) -> None:
+    ended = plan(stage, "--gpu", "RTX 4090", "--min-context", "500000")
+    assert ended.code == 2
+    assert "--min-context 500000 is above the model's own 131072 tokens" in ended.err
+    assert plan(stage, "--gpu", "H100", "--min-context", "131072").code == 0
