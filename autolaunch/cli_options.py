@@ -144,6 +144,22 @@ LAUNCH = (
         help="Bound of a standstill in service: no work done and no answer to one token.",
     ),
     option(
+        "--max-restarts",
+        type=click.IntRange(0, 99),
+        default=5,
+        show_default=True,
+        metavar="N",
+        help="Crashes in service within the window that are followed by another start; the next one ends with 6.",
+    ),
+    option(
+        "--restart-window",
+        type=Seconds(),
+        default=600.0,
+        show_default=True,
+        metavar="S",
+        help="The time within which crashes are counted, those before a restart of autolaunch included.",
+    ),
+    option(
         "--min-context",
         type=Tokens(),
         help="Floor of a fitted context. [default: 4096, a last resort may go below]",

@@ -190,10 +190,15 @@ class Remember:
 
 
 @dataclass(frozen=True, slots=True)
+class NoteCrash:
+    """Count a crash in service beyond this run: a restarted supervisor must not begin at none."""
+
+
+@dataclass(frozen=True, slots=True)
 class Finish:
     """Leave with this exit code."""
 
     exit_code: ExitCode
 
 
-Effect = Launch | Signal | AwaitRelease | Tell | Remember | Finish
+Effect = Launch | Signal | AwaitRelease | Tell | Remember | NoteCrash | Finish

@@ -39,6 +39,7 @@ from autolaunch.events import (
     Event,
     LaunchFailed,
     MemorySettled,
+    NoteCrash,
     ProbeFailed,
     ProbePassed,
     Remember,
@@ -225,15 +226,15 @@ def _die(state: Ready, suspect: Suspect, now: float) -> Move:
         crashed = Tell(record.Crashed(suspect.failure, 0.0))
         told = (remembered(run, suspect, now - state.since, served=True),) if suspect.failure.memory else ()
         after, effects = stop(run, ToEnd(reason, ExitCode.RESTARTS_SPENT), policy.failed_grace_s, now)
-        return after, (crashed, *told, *effects)
+        return after, (NoteCrash(), crashed, *told, *effects)
     aim: Aim
     if suspect.failure.memory:
         aim = ToClimb(suspect, now - state.since, served=True)
     else:
-        aim = ToRestart(suspect.failure, min(policy.restart_wait_s * 2 ** len(recent), policy.restart_wait_most_s))
+        aim = ToRestart(suspect.failure, policy.restart_wait(len(recent)))
     wait_s = aim.wait_s if isinstance(aim, ToRestart) else 0.0
     after, effects = stop(run, aim, policy.failed_grace_s, now)
-    return after, (Tell(record.Crashed(suspect.failure, wait_s)), *effects)
+    return after, (NoteCrash(), Tell(record.Crashed(suspect.failure, wait_s)), *effects)
 
 
 def _backoff(state: Backoff, event: Event, now: float) -> Move:

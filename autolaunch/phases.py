@@ -5,7 +5,7 @@ Owns the values only; how one becomes another is `machine`'s.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 
@@ -18,9 +18,16 @@ from autolaunch.figures import Effective
 from autolaunch.ladder import Climb
 
 
+def doubling(crashes: int) -> float:
+    """Return the seconds to wait after a crash by the number of those before it: 1, 2, 4, ... at most 60."""
+    return float(min(60, 1 << min(crashes, 6)))
+
+
 @dataclass(frozen=True, slots=True)
 class Policy:
     """The bounds of a run; seconds throughout. Without `retries` no failed start is followed by another.
+
+    `restart_wait` gives the wait after a crash by the number of crashes before it within the window.
 
     `options` are those the user gave to the engine: a configuration error that names one of them is the user's to
     mend.
@@ -38,8 +45,7 @@ class Policy:
     kill_wait_s: float = 20.0
     max_restarts: int = 5
     restart_window_s: float = 600.0
-    restart_wait_s: float = 1.0
-    restart_wait_most_s: float = 60.0
+    restart_wait: Callable[[int], float] = doubling
     check: bool = False
     prove: bool = True
     url: str = ""

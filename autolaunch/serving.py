@@ -32,6 +32,7 @@ from autolaunch.plan_form import basis_as_json, budget_as_json
 from autolaunch.planner import Plan, plan
 from autolaunch.port import refuse_taken_port
 from autolaunch.recall import recall
+from autolaunch.restarts import CrashLog, jittered
 from autolaunch.shortfall import shortfall
 from autolaunch.sizes import gib
 from autolaunch.state import new_run, state_folder
@@ -79,8 +80,12 @@ def start(model: str | None, engine_args: Sequence[str], options: Options) -> Ex
     placement, held = claim(installation.engine, os.environ, cards=cards, locks=locks, wait_s=LOCK_WAIT_S)
     ready = prepare(placement, asked, installation, options, note=notes.append)
     ready = replace(_await_others(ready, options, note=notes.append), held=held)
-    run = _run(ready, options)
+    crash_log = CrashLog(state_folder(options.state_dir), f"{asked.digest}-{asked.wish.address.port}", notes.append)
+    now = time.monotonic()
+    run = _run(ready, options, crashes=tuple(now - age for age in crash_log.ages()))
     talk, job = _open(ready, options, run, locks=locks)
+    crash_log.warn = talk.warn
+    job = replace(job, note_crash=crash_log.add)
     ready.memory.warn = talk.warn
     supervisor = Supervisor(job, run)
     supervisor.take_signals()
@@ -196,7 +201,7 @@ def question(asked: Asked, situation: Situation, past: Past, *, cards: int) -> Q
     return Question(climb, situation, past, asked.digest, asked.beyond)
 
 
-def _run(ready: Prepared, options: Options) -> phases.Run:
+def _run(ready: Prepared, options: Options, *, crashes: tuple[float, ...]) -> phases.Run:
     wish, strategy, situation = ready.asked.wish, ready.asked.strategy, ready.situation
     settings = ready.plan.settings
     policy = phases.Policy(
@@ -204,13 +209,16 @@ def _run(ready: Prepared, options: Options) -> phases.Run:
         retries=options.max_attempts is not None or not situation.device.unified,
         start_timeout_s=options.start_timeout,
         stall_timeout_s=options.stall_timeout,
+        max_restarts=options.max_restarts,
+        restart_window_s=options.restart_window,
+        restart_wait=jittered(1.0, 60.0),
         check=options.check,
         prove=not options.no_prove,
         url=wish.address.url,
         options=given(wish.engine_args),
     )
     climb = replace(ready.question.climb, settings=settings, tried=frozenset({settings}), content=ready.plan.recalled)
-    return phases.Run(policy, climb, situation, question=ready.question)
+    return phases.Run(policy, climb, situation, crashes=crashes, question=ready.question)
 
 
 def _open(ready: Prepared, options: Options, run: phases.Run, *, locks: CardLocks) -> tuple[Talk, Job]:

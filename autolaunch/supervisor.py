@@ -75,6 +75,7 @@ class Job:
     digest: str = ""
     prove: bool = True
     rules: Rules = Rules()
+    note_crash: Callable[[], None] = lambda: None
 
     @property
     def environment(self) -> Mapping[str, str]:
@@ -160,6 +161,8 @@ class Supervisor:
                 self.job.tell(event)
             case events.Remember():
                 self._remember(effect)
+            case events.NoteCrash():
+                self.job.note_crash()
             case events.Finish(exit_code):
                 self._exit_code = exit_code
 

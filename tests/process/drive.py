@@ -3,7 +3,7 @@
 `python -m tests.process.drive` takes autolaunch's command line;
 AUTOLAUNCH_DRIVE is JSON: `policy` replaces defaults of phases.Policy, `supervisor` constants of that module,
 `free_gib` makes every measurement after the first see a card with so much free memory (the first: 20 of 24 GiB),
-`slow_start_s` lets the preparation of the run take that long,
+`restart_wait_s` is the first wait after a crash, `slow_start_s` lets the preparation of the run take that long,
 `refuse_launch` refuses that launch of the run, after a SIGTERM came while it was tried.
 """
 
@@ -17,7 +17,7 @@ import time
 from functools import partial
 from typing import Any
 
-from autolaunch import __main__, facts, hardware, phases, port, supervisor, visible
+from autolaunch import __main__, facts, hardware, phases, port, serving, supervisor, visible
 from autolaunch.errors import HostError
 
 GIB = 1 << 30
@@ -35,6 +35,9 @@ def change(wanted: dict[str, Any]) -> None:
         later = dataclasses.replace(card, free_bytes=int(wanted["free_gib"] * GIB))
         hardware.look = lambda *_, **__: visible.Seen((card,))
         hardware.measure = lambda *_, **__: later
+    if "restart_wait_s" in wanted:
+        monkey: Any = serving
+        monkey.jittered = lambda *_: lambda crashes: wanted["restart_wait_s"] * 2**crashes
     if "slow_start_s" in wanted:
         look = hardware.look
 

@@ -99,7 +99,7 @@ def test_a_signal_during_a_launch_that_the_host_refuses_ends_in_zero_at_once(sta
 
 
 def test_a_signal_during_backoff_ends_at_once(stage: Stage) -> None:
-    stage.environment["AUTOLAUNCH_DRIVE"] = json.dumps({"policy": {"restart_wait_s": 60}})
+    stage.environment["AUTOLAUNCH_DRIVE"] = json.dumps({"restart_wait_s": 60})
     stage.play(ok())
     process = stage.launch(module="tests.process.drive")
     stage.line("ready")

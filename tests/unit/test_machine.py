@@ -26,6 +26,7 @@ from autolaunch.events import (
     Launch,
     LaunchFailed,
     MemorySettled,
+    NoteCrash,
     ProbeFailed,
     ProbePassed,
     Remember,
@@ -178,11 +179,11 @@ MOVED: dict[tuple[str, str], tuple[State, tuple[Effect, ...]]] = {
     ("SUSPICIOUS", "ProbeFailed"): climbing(WEIGHTS, at=9.9),
     ("SUSPICIOUS", "SignalReceived"): asked_to_stop(grace_s=POLICY.start_grace_s),
     ("READY", "CauseSeen"): (replace(READY, suspect=Suspect(WEIGHTS, SAID, 9.5)), ()),
-    ("READY", "EngineExited"): (DIED, (Tell(record.Crashed(WEIGHTS, 0.0)), *POLITE)),
-    ("READY", "EngineHung"): (HUNG_DIED, (Tell(record.Crashed(HUNG, 1.0)), *POLITE)),
-    ("ILL", "EngineHung"): (ILL_DIED, (Tell(record.Crashed(RUNTIME, 0.0)), *POLITE)),
+    ("READY", "EngineExited"): (DIED, (NoteCrash(), Tell(record.Crashed(WEIGHTS, 0.0)), *POLITE)),
+    ("READY", "EngineHung"): (HUNG_DIED, (NoteCrash(), Tell(record.Crashed(HUNG, 1.0)), *POLITE)),
+    ("ILL", "EngineHung"): (ILL_DIED, (NoteCrash(), Tell(record.Crashed(RUNTIME, 0.0)), *POLITE)),
     ("READY", "SignalReceived"): asked_to_stop(),
-    ("ILL", "EngineExited"): (ILL_DIED, (Tell(record.Crashed(RUNTIME, 0.0)), *POLITE)),
+    ("ILL", "EngineExited"): (ILL_DIED, (NoteCrash(), Tell(record.Crashed(RUNTIME, 0.0)), *POLITE)),
     ("ILL", "SignalReceived"): asked_to_stop(),
     ("STOP_CLIMB", "EngineExited"): (stopping(TO_CLIMB, deadline=NOW + 0.4), ()),
     ("STOP_CLIMB", "TreeGone"): (
@@ -325,7 +326,7 @@ def test_a_crash_suspected_in_service_is_acted_upon_after_the_longer_settle() ->
         Force.POLITE,
         12.4,
     )
-    assert effects == (Tell(record.Crashed(RUNTIME, 0.0)), *POLITE)
+    assert effects == (NoteCrash(), Tell(record.Crashed(RUNTIME, 0.0)), *POLITE)
 
 
 # Verdicts
@@ -346,7 +347,7 @@ def test_a_failed_request_that_is_no_memory_failure_is_not_the_engines_end() -> 
 def test_a_crash_in_service_restarts_with_the_same_settings_after_a_wait() -> None:
     state, effects = advance(READY, EngineExited(1, -6, CRASH, SAID), NOW)
     assert state == Stopping(replace(RUN, crashes=(NOW,)), ToRestart(CRASH, 1.0), Force.POLITE, NOW + 0.4)
-    assert effects == (Tell(record.Crashed(CRASH, 1.0)), *POLITE)
+    assert effects == (NoteCrash(), Tell(record.Crashed(CRASH, 1.0)), *POLITE)
     state, effects = advance(state, TreeGone(1), 10.1)
     assert effects == (AwaitRelease(1),)
     state, effects = advance(state, MemorySettled(1, CARD), 10.5)
@@ -372,7 +373,7 @@ def test_too_many_crashes_within_the_window_spend_the_restarts() -> None:
     after, effects = advance(state, EngineExited(1, 1, CRASH, SAID), NOW)
     assert isinstance(after, Stopping)
     assert after.aim == ToEnd("6 crashes within 600 s", ExitCode.RESTARTS_SPENT)
-    assert effects == (Tell(record.Crashed(CRASH, 0.0)), *POLITE)
+    assert effects == (NoteCrash(), Tell(record.Crashed(CRASH, 0.0)), *POLITE)
     assert advance(after, TreeGone(1), NOW) == ended("6 crashes within 600 s", ExitCode.RESTARTS_SPENT)
 
 
@@ -380,6 +381,7 @@ def test_memory_that_ran_out_once_too_often_is_remembered_although_the_run_ends(
     state = replace(READY, run=replace(RUN, crashes=(5.0, 6.0, 7.0, 8.0, 9.0)))
     _, effects = advance(state, EngineExited(1, 1, RUNTIME, SAID), NOW)
     assert effects == (
+        NoteCrash(),
         Tell(record.Crashed(RUNTIME, 0.0)),
         remembered(RUNTIME, seconds=NOW, in_service=True),
         *POLITE,
