@@ -11,7 +11,8 @@ from dataclasses import replace
 
 from autolaunch.candidates import Candidate, Question, candidates, needed
 from autolaunch.case import Limits
-from autolaunch.facts import GIB, DeviceKind, Model, Situation
+from autolaunch.facts import GIB, Device, DeviceKind, Model, Situation
+from autolaunch.foresight import View, free_to_engine
 from autolaunch.ladder import Climb
 from autolaunch.planner import Plan, plan
 from autolaunch.settings import flag
@@ -29,7 +30,7 @@ def shortfall(question: Question) -> tuple[str, tuple[str, ...]]:
     nearest = _nearest(question)
     if nearest is None:
         return _weights(question), tuple(_ways(question, None))[:MOST]
-    return _why(question, nearest), tuple(_ways(question, nearest))[:MOST]
+    return _beyond_free(question, nearest) or _why(question, nearest), tuple(_ways(question, nearest))[:MOST]
 
 
 def _nearest(question: Question) -> Candidate | None:
@@ -48,12 +49,31 @@ def _there(question: Question) -> str:
     """Return the memory that there is, the user's own bound of it first."""
     device, climb, limit = question.situation.device, question.climb, question.limits.memory_bytes
     share = climb.settings.gpu_memory_utilization if "gpu_memory_utilization" in climb.pins else None
-    free = f"{gib(device.free_bytes)} of {gib(device.total_bytes)} are free"
+    free = _free(question)
     if limit is not None:
         return f"--memory allows {gib(limit)}, {free}"
     if share is not None:
         return f"your --gpu-memory-utilization {share:g} allows {gib(int(share * (device.total_bytes or 0)))}, {free}"
     return free
+
+
+def _free(question: Question) -> str:
+    device = question.situation.device
+    return f"{gib(device.free_bytes)} of {gib(device.total_bytes)} are free"
+
+
+def _beyond_free(question: Question, nearest: Candidate) -> str:
+    """Say that a share of the user's is more than the engine will find free, "" where it is not: the rest may fit."""
+    budget, settings = nearest.budget, question.climb.settings
+    free = free_to_engine(budget, View.LIKELY)
+    if "gpu_memory_utilization" not in question.climb.pins or question.situation.engine.is_v0:
+        return ""
+    if budget.requested_bytes <= free:
+        return ""
+    return (
+        f"your --gpu-memory-utilization {settings.gpu_memory_utilization:g} asks for {gib(budget.requested_bytes)}; "
+        f"{_free(question)}, {gib(max(0, free))} once the engine's own context is there"
+    )
 
 
 def _least(question: Question) -> int:
@@ -141,7 +161,13 @@ def _more_memory(question: Question, nearest: Candidate | None) -> Iterator[str]
     Of a share that the user fixed more memory is no cure worth a word: another share is.
     """
     device = question.situation.device
-    if nearest is None or device.total_bytes is None or device.free_bytes is None:
+    if device.total_bytes is None or device.free_bytes is None:
+        return
+    if nearest is None or _beyond_free(question, nearest):
+        empty = replace(device, free_bytes=device.total_bytes, holders=())
+        if plan(_at(question, replace(question.situation, device=empty))).fits:
+            taken = gib(device.total_bytes - device.free_bytes)
+            yield f"free {_what(device)}: {taken} of it are held" + (f"; {_holder(device)}" if _holder(device) else "")
         return
     if "gpu_memory_utilization" in question.climb.pins:
         return
@@ -151,12 +177,19 @@ def _more_memory(question: Question, nearest: Candidate | None) -> Iterator[str]
     if limit is not None and limit + missing <= device.free_bytes:
         yield f"allow --memory {math.ceil((limit + missing) / GIB * 10) / 10:g}GiB instead of {gib(limit)}"
     elif device.free_bytes + missing <= device.total_bytes:
-        held = [f"{one.name} (pid {one.pid}) holds {gib(one.used_bytes)}" for one in device.holders if one.used_bytes]
-        what = "the host's memory" if device.kind is DeviceKind.CPU else "this card"
-        yield f"free {gib(missing)} more of {what}" + (f": {held[0]}" if held else "")
+        yield f"free {gib(missing)} more of {_what(device)}" + (f": {_holder(device)}" if _holder(device) else "")
     else:
         size = f"{math.ceil((device.total_bytes + missing) / GIB)} GiB"
         yield f"give the host {size} of memory" if device.kind is DeviceKind.CPU else f"use a card with {size}"
+
+
+def _what(device: Device) -> str:
+    return "the host's memory" if device.kind is DeviceKind.CPU else "this card"
+
+
+def _holder(device: Device) -> str:
+    held = (f"{one.name} (pid {one.pid}) holds {gib(one.used_bytes)}" for one in device.holders if one.used_bytes)
+    return next(held, "")
 
 
 def _more_cards(question: Question) -> Iterator[str]:

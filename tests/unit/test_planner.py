@@ -328,6 +328,22 @@ def test_the_users_own_bound_is_named_and_no_other_memory_beside_it() -> None:
     assert shortfall(pinned)[0].endswith(said)
 
 
+def test_a_share_above_what_the_engine_finds_free_is_told_so_and_not_as_a_model_that_is_too_large() -> None:
+    said, ways = shortfall(ask(situation(), Settings(gpu_memory_utilization=1.0)))
+    assert said.startswith("your --gpu-memory-utilization 1 asks for 24.00 GiB; 24.00 GiB of 24.00 GiB are free, 23.")
+    assert said.endswith(" once the engine's own context is there")
+    assert ways[0].startswith("allow --gpu-memory-utilization 0.9")
+
+
+def test_a_card_with_nothing_left_is_to_be_freed() -> None:
+    held = (Holder(77, "python", int(23.5 * GIB)),)
+    question = ask(situation(24.0, 0.5, holders=held))
+    assert plan(question).fits is False
+    pinned = ask(situation(24.0, 0.5, holders=held), Settings(gpu_memory_utilization=0.9))
+    assert shortfall(pinned)[1] == shortfall(question)[1]
+    assert shortfall(question)[1][0] == "free this card: 23.50 GiB of it are held; python (pid 77) holds 23.50 GiB"
+
+
 def test_a_host_is_not_called_a_card() -> None:
     small, crowded = (Device(DeviceKind.CPU, "host", total * GIB, 12 * GIB) for total in (16, 64))
     engine = Engine("0.32.0", DeviceKind.CPU)
