@@ -13,10 +13,11 @@ from typing import Any
 import click
 
 from autolaunch import __version__
+from autolaunch.cli_logs import logs
 from autolaunch.cli_options import Capability, ServeCommand, Size, launching, option
 from autolaunch.errors import AutolaunchError, ExitCode, WishError
 
-LATER = ("systemd", "logs", "report")
+LATER = ("systemd", "report")
 """Names kept for commands to come, so that none of them is ever taken for a model."""
 
 
@@ -46,6 +47,9 @@ def cli() -> None:
     autolaunch glm-4-9b --max-model-len 8192   any vLLM option; yours is never changed
     autolaunch diagnose server.log             why did that start fail?
     """
+
+
+cli.add_command(logs)
 
 
 @cli.command(cls=ServeCommand, context_settings={"help_option_names": ["-h", "--help"]})

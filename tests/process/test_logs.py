@@ -1,0 +1,235 @@
+"""What runs leave behind is shown, followed and packed, whatever state it is in."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pty
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from autolaunch.logfile import Bounds, LogFile
+from autolaunch.state import log_of
+from tests.fake_engine import behaviours as b
+from tests.fake_engine.scenario import Outcome
+from tests.process.stage import Stage, ok, until
+
+pytestmark = [pytest.mark.process, pytest.mark.timeout(60)]
+
+UP = b"Application startup complete.\n"
+
+
+def words(state: Path, *args: str) -> list[str]:
+    return [sys.executable, "-m", "autolaunch", "logs", "--state-dir", str(state), *args]
+
+
+def logs(state: Path, *args: str) -> subprocess.CompletedProcess[bytes]:
+    """Run `autolaunch logs` to its end."""
+    return subprocess.run(words(state, *args), capture_output=True, check=False, timeout=30)
+
+
+def kept(state: Path, run: str, *texts: bytes) -> Path:
+    """Make a run with the logs of so many attempts."""
+    folder = state / "runs" / run
+    folder.mkdir(parents=True)
+    for attempt, text in enumerate(texts, start=1):
+        log_of(folder, attempt).write_bytes(text)
+    return folder
+
+
+class Follower:
+    """`autolaunch logs --follow` with what it has written so far."""
+
+    def __init__(self, folder: Path, state: Path, *args: str) -> None:
+        self._out, self._err = folder / "followed.out", folder / "followed.err"
+        with self._out.open("wb") as out, self._err.open("wb") as err:
+            self.process = subprocess.Popen(words(state, "--follow", *args), stdout=out, stderr=err)
+
+    @property
+    def out(self) -> bytes:
+        return self._out.read_bytes()
+
+    @property
+    def err(self) -> str:
+        return self._err.read_text()
+
+    def shows(self, text: bytes) -> None:
+        until(lambda: text in self.out, f"{text!r} in what is followed")
+
+    def says(self, text: str) -> None:
+        until(lambda: text in self.err, f"{text!r} on stderr")
+
+    def end(self, number: signal.Signals = signal.SIGINT) -> int:
+        self.process.send_signal(number)
+        return self.process.wait(10)
+
+
+@contextlib.contextmanager
+def following(folder: Path, state: Path, *args: str) -> Iterator[Follower]:
+    made = Follower(folder, state, *args)
+    try:
+        yield made
+    finally:
+        made.process.kill()
+        made.process.wait(10)
+
+
+# --- shown once
+
+
+def test_the_newest_attempt_is_shown_as_it_was_and_its_place_is_said(stage: Stage) -> None:
+    stage.play(Outcome(kind="kv_too_small"), ok())
+    assert stage.run("--check").code == 0
+    shown = logs(stage.state)
+    path = stage.folder_of_run() / "attempt-2.log"
+    assert (shown.returncode, shown.stdout) == (0, path.read_bytes())
+    assert shown.stderr.decode() == f"run {path.parent.name}, attempt 2: {path}\n"
+    first = logs(stage.state, "--attempt", "1", "--lines", "2", "--run", path.parent.name[:8])
+    assert first.stdout.splitlines() == stage.log(1).splitlines()[-2:]
+    assert logs(stage.state, "--path").stdout.decode() == f"{path}\n"
+
+
+def test_of_a_flood_head_and_end_are_shown_with_what_is_between_them_named(stage: Stage) -> None:
+    stage.play(ok(b.Spam(bytes=60_000_000)))
+    assert stage.run("--check").code == 0
+    shown = logs(stage.state).stdout
+    head, gap, rest = shown.partition(b"[autolaunch: ")
+    assert b"non-default args" in head
+    assert gap
+    assert b" bytes are left out here" in rest[:60]
+    assert UP in rest
+    assert len(logs(stage.state, "--path").stdout.splitlines()) == 3
+    assert logs(stage.state, "-n", "200000").stdout == shown[-len(logs(stage.state, "-n", "200000").stdout) :]
+
+
+def test_the_newest_run_is_taken_or_the_newest_of_a_beginning(tmp_path: Path) -> None:
+    kept(tmp_path, "20260101-000000-1-aaaa", b"first\n")
+    kept(tmp_path, "20260102-000000-1-bbbb", b"second\n")
+    kept(tmp_path, "20260102-000001-1-cccc", b"third\n", b"fourth\n")
+    assert logs(tmp_path).stdout == b"fourth\n"
+    assert logs(tmp_path, "--run", "20260102").stdout == b"fourth\n"
+    assert logs(tmp_path, "--run", "20260102-000000").stdout == b"second\n"
+    assert logs(tmp_path, "--run", "20260101", "--attempt", "1").stdout == b"first\n"
+
+
+def test_what_is_not_there_is_said_with_what_is(tmp_path: Path) -> None:
+    def said(*args: str) -> str:
+        ended = logs(tmp_path, *args)
+        assert ended.returncode == 2
+        assert ended.stdout == b""
+        return ended.stderr.decode()
+
+    runs = tmp_path / "runs"
+    assert said() == (
+        f"error: no run is kept in {runs}\nhint: autolaunch MODEL makes one; --state-dir looks elsewhere\n"
+    )
+    kept(tmp_path, "20260101-000000-1-aaaa", b"one\n", b"two\n")
+    assert said("--run", "x") == (
+        f"error: no run in {runs} begins with 'x'\nhint: the newest of 1 is 20260101-000000-1-aaaa\n"
+    )
+    assert said("--attempt", "7") == (
+        "error: run 20260101-000000-1-aaaa has no log of attempt 7\nhint: there are 1, 2\n"
+    )
+    kept(tmp_path, "20260102-000000-1-bbbb")
+    assert said() == (
+        "error: run 20260102-000000-1-bbbb kept no output of an engine: it started none, or the log could not be"
+        " written\nhint: the newest run with a log is --run 20260101-000000-1-aaaa\n"
+    )
+
+
+def test_a_reader_that_is_gone_ends_it_without_a_word(tmp_path: Path) -> None:
+    kept(tmp_path, "20260101-000000-1-aaaa", b"line\n" * 1_000_000)
+    with subprocess.Popen(words(tmp_path), stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.read(10)
+        process.stdout.close()
+        assert process.wait(10) == 0
+        assert process.stderr.read().count(b"\n") == 1
+
+
+def test_a_terminal_gets_colours_and_no_other_control_characters(tmp_path: Path) -> None:
+    kept(tmp_path, "20260101-000000-1-aaaa", b"\x1b[31mred\x1b[0m \x1b]0;title\x07 \xc2\x9b31m \x00\tend\n")
+    ours, theirs = pty.openpty()
+    with subprocess.Popen(words(tmp_path), stdout=theirs, stderr=subprocess.DEVNULL) as process:
+        os.close(theirs)
+        seen = b""
+        with contextlib.suppress(OSError):  # EIO is a terminal's end
+            while data := os.read(ours, 1000):
+                seen += data
+        assert process.wait(10) == 0
+    os.close(ours)
+    assert seen == b"\x1b[31mred\x1b[0m ?]0;title? ?31m ?\tend\r\n"
+
+
+# --- followed
+
+
+def test_a_run_is_followed_from_before_its_start_through_its_attempts(stage: Stage) -> None:
+    stage.play(Outcome(kind="kv_too_small"), ok())
+    with following(stage.folder, stage.state) as follower:
+        follower.says("; waiting for one")
+        process = stage.launch()
+        follower.shows(UP)
+        assert follower.out.startswith(stage.log(1))
+        assert [line.split(": /")[0].split(", ")[1] for line in follower.err.splitlines()[1:]] == [
+            "attempt 1",
+            "attempt 2",
+        ]
+        process.send_signal(signal.SIGTERM)
+        assert stage.end(process).code == 0
+        until(lambda: follower.out == stage.log(1) + stage.log(2), "everything that was written")
+        assert follower.end() == 0
+        assert "Traceback" not in follower.err
+        assert "stopped" not in follower.err
+
+
+def test_the_parts_of_a_log_are_followed_without_a_gap(tmp_path: Path) -> None:
+    file = LogFile(log_of(kept(tmp_path, "20260101-000000-1-aaaa"), 1), Bounds(100, 200))
+    lines = [f"line {n:014}\n".encode() for n in range(60)]
+    file.write(lines[0])
+    with following(tmp_path, tmp_path) as follower:
+        for first in range(0, 60, 9):
+            file.write(b"".join(lines[first : first + 9]))
+            follower.shows(lines[first : first + 9][-1])
+        assert follower.out == b"".join([lines[0], *lines])
+        os.kill(follower.process.pid, signal.SIGSTOP)
+        for line in lines:
+            file.write(line)
+        file.write(b"the end\n")
+        os.kill(follower.process.pid, signal.SIGCONT)
+        follower.shows(b"the end\n")
+        late = follower.out.removeprefix(b"".join([lines[0], *lines]))
+        before, gap, after = late.partition(b"[autolaunch: ")
+        missing, _, newest = after.partition(b" bytes are left out here, only the newest are kept]\n")
+        assert gap
+        assert b"".join(lines).startswith(before)
+        assert (b"".join(lines) + b"the end\n").endswith(newest)
+        assert len(before) + int(missing) + len(newest) == 1208
+        assert follower.end(signal.SIGTERM) == 0
+
+
+def test_the_next_run_is_followed_unless_one_was_named(tmp_path: Path) -> None:
+    first = kept(tmp_path, "20260101-000000-1-aaaa", b"first\n")
+    with following(tmp_path, tmp_path) as follower, following(first, tmp_path, "--run", "20260101") as named:
+        follower.shows(b"first\n")
+        named.shows(b"first\n")
+        kept(tmp_path, "20260102-000000-1-bbbb")
+        kept(tmp_path, "20260103-000000-1-cccc", b"second\n")
+        follower.shows(b"first\nsecond\n")
+        log_of(first, 2).write_bytes(b"third\n")
+        named.shows(b"third\n")
+        assert named.out == b"first\nthird\n"
+        assert follower.out == b"first\nsecond\n"
+
+
+def test_following_begins_with_the_last_lines(tmp_path: Path) -> None:
+    kept(tmp_path, "20260101-000000-1-aaaa", b"".join(b"%d\n" % n for n in range(1000)))
+    with following(tmp_path, tmp_path, "--lines", "3") as follower:
+        follower.shows(b"999\n")
+        assert follower.out == b"997\n998\n999\n"
