@@ -15,9 +15,10 @@ import click
 from autolaunch import __version__
 from autolaunch.cli_logs import logs
 from autolaunch.cli_options import Capability, ServeCommand, Size, launching, option
+from autolaunch.cli_systemd import systemd
 from autolaunch.errors import AutolaunchError, ExitCode, WishError
 
-LATER = ("systemd", "report")
+LATER = ("report",)
 """Names kept for commands to come, so that none of them is ever taken for a model."""
 
 
@@ -50,6 +51,7 @@ def cli() -> None:
 
 
 cli.add_command(logs)
+cli.add_command(systemd)
 
 
 @cli.command(cls=ServeCommand, context_settings={"help_option_names": ["-h", "--help"]})
