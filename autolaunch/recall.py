@@ -6,6 +6,7 @@ Pure. Owns the comparison of an earlier start with a fresh plan:
 - Less: the share shrinks to what is there and a fitted context with it, by what the engine measured then.
 - More, or another engine release: a fresh plan that concedes less, or fits a longer context, is tried as one step
   up. If it fails its outcome is remembered, and while its cause holds it is not tried again.
+- What came up and has failed since is a failed setting like any other, where a fresh plan knows another.
 """
 
 from __future__ import annotations
@@ -39,9 +40,11 @@ def recall(question: Question) -> Plan:
     if (gained > 0 or _other_release(question, earlier)) and _is_step_up(question, fresh, earlier):
         said = "another release of the engine" if gained <= 0 else f"{gained / GIB:.2f} GiB more are free than then"
         return replace(fresh, why=(f"{said}: one step up from what came up before", *fresh.why))
-    if gained < 0:
-        return _shrunk(question, earlier, -gained) or fresh
-    return _again(question, earlier.settings, earlier, "these settings came up before")
+    again = _again(question, earlier.settings, earlier, "these settings came up before")
+    found = _shrunk(question, earlier, -gained) if gained < 0 else again
+    if found is None or (fresh.fits is not False and refused(question, found.settings)):
+        return fresh
+    return found
 
 
 def _again(question: Question, settings: Settings, earlier: Outcome, why: str) -> Plan:

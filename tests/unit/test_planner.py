@@ -442,6 +442,16 @@ def test_settings_that_died_in_service_are_not_used_again() -> None:
     assert recall(ask(there, past=Past((dead, came_up(KNOWN, there))))).settings != KNOWN
 
 
+def test_what_came_up_and_failed_since_is_not_started_again() -> None:
+    """A climb that ended without coming up leaves the older success the newest: its settings failed here since."""
+    then, now = situation(24.0, 24.0), situation(24.0, 23.4)
+    for there in (then, now):
+        since = failed(KNOWN, there, Kind.SAMPLER_OOM)
+        found = recall(ask(there, past=Past((since, came_up(KNOWN, then)))))
+        assert found.settings != KNOWN
+        assert not found.recalled
+
+
 def test_a_setting_that_failed_is_in_no_plan_while_its_cause_holds() -> None:
     there = situation(24.0, 23.2)
     first = plan(ask(there)).settings
