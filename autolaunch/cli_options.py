@@ -144,6 +144,14 @@ LAUNCH = (
         help="Bound of a standstill in service: no work done and no answer to one token.",
     ),
     option(
+        "--drain-timeout",
+        type=click.FloatRange(0, 86400),
+        default=30.0,
+        show_default=True,
+        metavar="S",
+        help="Time for running requests to finish when asked to stop; a second signal skips it.",
+    ),
+    option(
         "--max-restarts",
         type=click.IntRange(0, 99),
         default=5,

@@ -98,6 +98,13 @@ class EngineHung:
 
 
 @dataclass(frozen=True, slots=True)
+class Drained:
+    """The engine finished the requests that it had, or nobody can tell how many it has."""
+
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
 class TreeGone:
     """No process of the engine is left; `survivors` are those that outlived SIGKILL."""
 
@@ -135,6 +142,7 @@ EngineEvent = (
     | ProbePassed
     | ProbeFailed
     | EngineHung
+    | Drained
     | TreeGone
     | MemorySettled
 )
@@ -162,6 +170,13 @@ class Signal:
 @dataclass(frozen=True, slots=True)
 class AwaitRelease:
     """Wait, within bounds, until the memory of an engine that is gone is free; then tell."""
+
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class AwaitDrain:
+    """Wait until the engine has no request left; then tell."""
 
     attempt: int
 
@@ -201,4 +216,4 @@ class Finish:
     exit_code: ExitCode
 
 
-Effect = Launch | Signal | AwaitRelease | Tell | Remember | NoteCrash | Finish
+Effect = Launch | Signal | AwaitDrain | AwaitRelease | Tell | Remember | NoteCrash | Finish

@@ -15,6 +15,10 @@ from autolaunch import liveness, probe
 from autolaunch.liveness import Pulse, Rules
 from autolaunch.wish import Address
 
+DRAIN_POLL_S = 0.2
+IDLE_READINGS = 2
+"""Readings without a request that make an engine idle: a request may stand between two gauges in one."""
+
 
 @dataclass(frozen=True, slots=True)
 class Guard:
@@ -39,9 +43,21 @@ class Guard:
                 hung(f"no work and no answer for {now - pulse.alive:.0f} s: {answer.seen}")
                 return
 
+    def drain(self, gone: threading.Event) -> None:
+        """Return once the engine has no request left, is gone, or does not say how many it has."""
+        idle = 0
+        while idle < IDLE_READINGS:
+            held = liveness.requests_in(self._metrics())
+            if held is None or gone.wait(DRAIN_POLL_S):
+                return
+            idle = 0 if held else idle + 1
+
     def _counters(self) -> float | None:
+        return liveness.counters_in(self._metrics())
+
+    def _metrics(self) -> str:
         try:
             status, text = probe.request(self.address, "/metrics", timeout=self.rules.answer_s)
         except (OSError, http.client.HTTPException):
-            return None
-        return liveness.counters_in(text) if status == 200 and isinstance(text, str) else None
+            return ""
+        return text if status == 200 and isinstance(text, str) else ""

@@ -18,6 +18,9 @@ MOVING = (
 )
 """Counters that grow with every piece of work (vllm/v1/metrics/loggers.py; the first three in V0 as well)."""
 
+HELD = ("vllm:num_requests_running", "vllm:num_requests_waiting")
+"""Gauges of the requests that an engine has taken and not answered."""
+
 _SAMPLE = re.compile(r"^([a-zA-Z_:][\w:]*)(?:\{[^}]*\})?\s+([-+.\deE]+)", re.MULTILINE)
 
 
@@ -47,6 +50,12 @@ class Pulse:
 def counters_in(text: str) -> float | None:
     """Return the sum of the counters that move with work in an answer of `/metrics`, None where there are none."""
     values = [float(value) for name, value in _SAMPLE.findall(text) if name in MOVING and _is_number(value)]
+    return sum(values) if values else None
+
+
+def requests_in(text: str) -> float | None:
+    """Return how many requests run or wait by an answer of `/metrics`, None where it does not say."""
+    values = [float(value) for name, value in _SAMPLE.findall(text) if name in HELD and _is_number(value)]
     return sum(values) if values else None
 
 

@@ -8,8 +8,8 @@ The rules, in words:
   name an earlier cause, then the tree is stopped. An exit, a passed start timeout and a stall end it as well.
 - An engine that never came up climbs the ladder. One that served and ran out of memory climbs too; one that
   served and crashed is started again with the same settings, after a wait, a limited number of times.
-- A wish to stop beats everything: whatever Stopping was for becomes the end with exit code 0. The second signal
-  skips the grace.
+- A wish to stop beats everything: whatever Stopping was for becomes the end with exit code 0. An engine that serves
+  first gets time to finish its requests (drain), then the polite signal; the second signal skips both.
 - No start follows before the engine's memory was waited for, after a crash as after a failed start.
 - Ties: events of an earlier attempt are dropped; in Stopping only TreeGone, signals and the deadline count, so a
   late cause, exit or probe changes nothing; the suspect that was seen wins over the exit that follows it. A
@@ -33,6 +33,7 @@ from autolaunch.events import (
     CardFreed,
     CauseSeen,
     DeadlineReached,
+    Drained,
     EngineEvent,
     EngineExited,
     EngineHung,
@@ -51,7 +52,7 @@ from autolaunch.events import (
 from autolaunch.failure import Failure, Kind
 from autolaunch.figures import Effective
 from autolaunch.ladder import unmet
-from autolaunch.moves import Move, end, launch, remembered, stop
+from autolaunch.moves import Move, drain, end, launch, remembered, stop
 from autolaunch.phases import (
     Aim,
     Backoff,
@@ -146,7 +147,7 @@ def _starting(state: Starting, event: Event, now: float) -> Move:
             return end(reason, ExitCode.HOST_AT_FAULT)
         case CardFreed():
             return launch(run, now)
-        case TreeGone() | MemorySettled() | Begun() | EngineHung():
+        case TreeGone() | MemorySettled() | Begun() | EngineHung() | Drained():
             return state, ()  # the exit is on its way; nothing is released before it; one begin is enough
         case _:
             assert_never(event)
@@ -190,7 +191,7 @@ def _ready(state: Ready, event: Event, now: float) -> Move:
     run = state.run
     match event:
         case SignalReceived(name):
-            return stop(run, ToEnd(name, ExitCode.STOPPED), run.policy.stop_grace_s, now)
+            return drain(run, ToEnd(name, ExitCode.STOPPED), now)
         case CauseSeen(_, failure, effective, at):
             if not failure.memory or state.suspect is not None:
                 return state, ()  # a crash shows in the exit; a failed request is not the engine's end
@@ -209,6 +210,7 @@ def _ready(state: Ready, event: Event, now: float) -> Move:
             | CacheSized()
             | ProbePassed()
             | ProbeFailed()
+            | Drained()
             | TreeGone()
             | MemorySettled()
         ):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from autolaunch import record
 from autolaunch.errors import ExitCode
-from autolaunch.events import Effect, Finish, Launch, Remember, Signal, Tell
+from autolaunch.events import AwaitDrain, Effect, Finish, Launch, Remember, Signal, Tell
 from autolaunch.phases import Aim, Force, Run, Starting, State, Stopped, Stopping, Suspect
 
 Move = tuple[State, tuple[Effect, ...]]
@@ -26,6 +26,13 @@ def end(reason: str, exit_code: ExitCode) -> Move:
 def stop(run: Run, aim: Aim, grace_s: float, now: float) -> Move:
     """Ask the engine's tree to end, for an aim; after `grace_s` it is killed."""
     return Stopping(run, aim, Force.POLITE, now + grace_s), (Signal(run.attempt, Force.POLITE),)
+
+
+def drain(run: Run, aim: Aim, now: float) -> Move:
+    """Give an engine that serves time to finish its requests before its tree is asked to end."""
+    if not run.policy.drain_s:
+        return stop(run, aim, run.policy.stop_grace_s, now)
+    return Stopping(run, aim, Force.DRAIN, now + run.policy.drain_s), (AwaitDrain(run.attempt),)
 
 
 def remembered(run: Run, suspect: Suspect, seconds: float, *, served: bool) -> Remember:

@@ -35,6 +35,7 @@ class Options:
     start_timeout: float = 3600.0
     stall_timeout: float = 300.0
     hang_timeout: float = 180.0
+    drain_timeout: float = 30.0
     max_restarts: int = 5
     restart_window: float = 600.0
     min_context: int | None = None

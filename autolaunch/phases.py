@@ -41,6 +41,7 @@ class Policy:
     serving_settle_s: float = 3.0
     failed_grace_s: float = 0.4
     start_grace_s: float = 2.0
+    drain_s: float = 0.0
     stop_grace_s: float = 20.0
     kill_wait_s: float = 20.0
     max_restarts: int = 5
@@ -81,6 +82,7 @@ class Suspect:
 class Force(Enum):
     """How far stopping has gone."""
 
+    DRAIN = "drain"
     POLITE = "SIGTERM"
     KILL = "SIGKILL"
     RELEASE = "memory"

@@ -209,6 +209,7 @@ def _run(ready: Prepared, options: Options, *, crashes: tuple[float, ...]) -> ph
         retries=options.max_attempts is not None or not situation.device.unified,
         start_timeout_s=options.start_timeout,
         stall_timeout_s=options.stall_timeout,
+        drain_s=options.drain_timeout,
         max_restarts=options.max_restarts,
         restart_window_s=options.restart_window,
         restart_wait=jittered(1.0, 60.0),

@@ -17,6 +17,7 @@ from autolaunch.events import (
     CardFreed,
     CauseSeen,
     DeadlineReached,
+    Drained,
     Effect,
     EngineExited,
     EngineHung,
@@ -34,7 +35,7 @@ from autolaunch.events import (
 )
 from autolaunch.failure import Failure, Kind
 from autolaunch.ladder import Climb, Exhausted, Step, next_step, retracted
-from autolaunch.moves import Move, end, launch, remembered
+from autolaunch.moves import Move, end, launch, remembered, stop
 from autolaunch.phases import Aim, Backoff, ExhaustedEnd, Force, Run, Stopping, ToClimb, ToEnd, ToRestart
 from autolaunch.replan import replanned
 from autolaunch.verdict import exit_code_of
@@ -53,8 +54,10 @@ def stopping(state: Stopping, event: Event, now: float) -> Move:
             return _hurry(state, name, now)
         case DeadlineReached():
             return _force(state, now)
+        case Drained():
+            return _force(state, now) if state.force is Force.DRAIN else (state, ())
         case EngineExited():
-            if state.force is not Force.POLITE:
+            if state.force not in (Force.DRAIN, Force.POLITE):
                 return state, ()  # a killed tree takes its time to be unmapped; memory its own to come back
             # what is left of the tree has lost its purpose: it gets the short grace
             return replace(state, deadline=min(state.deadline, now + run.policy.failed_grace_s)), ()
@@ -94,11 +97,13 @@ def _hurry(state: Stopping, name: str, now: float) -> Move:
         return replace(state, aim=ToEnd(name, ExitCode.STOPPED)), ()
     if state.force is Force.KILL:
         return state, ()
-    return _force(state, now)
+    return _force(replace(state, force=Force.POLITE), now)
 
 
 def _force(state: Stopping, now: float) -> Move:
     run = state.run
+    if state.force is Force.DRAIN:
+        return stop(run, state.aim, run.policy.stop_grace_s, now)
     if state.force is Force.POLITE:
         deadline = now + run.policy.kill_wait_s
         return replace(state, force=Force.KILL, deadline=deadline), (Signal(run.attempt, Force.KILL),)

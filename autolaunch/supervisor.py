@@ -153,6 +153,8 @@ class Supervisor:
             case events.Signal(_, force):
                 if self._engine is not None:  # a launch that the host refused left none
                     self._engine.signal(force)
+            case events.AwaitDrain(attempt):
+                self._thread(lambda: self._drain(attempt))
             case events.AwaitRelease(attempt):
                 self._thread(lambda: self._await_release(attempt))
             case events.Tell(event):
@@ -315,6 +317,12 @@ class Supervisor:
             self._events.put(events.EngineHung(attempt, reason, scanner.effective))
 
         self._thread(lambda: guard.watch(engine.gone, hung))
+
+    def _drain(self, attempt: int) -> None:
+        engine, job = self._engine, self.job
+        if engine is not None:
+            Guard(job.wish.address, job.wish.api_key, job.rules).drain(engine.gone)
+        self._events.put(events.Drained(attempt))
 
     def _poll(
         self,

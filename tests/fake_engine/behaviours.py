@@ -175,6 +175,13 @@ class CompletionHangs(Behaviour):
     _name = "completion_hangs"
 
 
+class SlowCompletion(Behaviour):
+    """A chat completion takes `seconds`; /metrics counts it as running meanwhile. The proof is answered at once."""
+
+    _name = "slow_completion_s"
+    seconds: float = 1.0
+
+
 class StandsStill(Behaviour):
     """After `requests` completions it answers none any more; /health stays 200, the counters of /metrics stand still.
 

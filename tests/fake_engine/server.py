@@ -9,7 +9,16 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from socket import socket
 from typing import TYPE_CHECKING, Any
 
-from .behaviours import CompletionError, CompletionHangs, Health503, NoHealth, Pooling, SlowHealth, StandsStill
+from .behaviours import (
+    CompletionError,
+    CompletionHangs,
+    Health503,
+    NoHealth,
+    Pooling,
+    SlowCompletion,
+    SlowHealth,
+    StandsStill,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -156,6 +165,11 @@ class Handler(BaseHTTPRequestHandler):
         if self.service.outcome.find(CompletionHangs) or (still and self.service.answered >= still.requests):
             self.service.waiting += 1
             threading.Event().wait()
+        slow = self.service.outcome.find(SlowCompletion)
+        if slow and path.endswith("chat/completions"):
+            self.service.waiting += 1
+            time.sleep(slow.seconds)
+            self.service.waiting -= 1
         self.service.answered += 1
         broken = self.service.outcome.find(CompletionError)
         if broken:

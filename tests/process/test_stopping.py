@@ -10,7 +10,9 @@ import select
 import signal
 import subprocess
 import sys
+import threading
 import time
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -257,3 +259,76 @@ def test_a_terminal_shows_the_phase_of_a_long_start_in_one_line(stage: Stage) ->
     assert b"loading weights, 2 s" in terminal.shown or b"starting the engine core, 2 s" in terminal.shown
     assert terminal.shown.count(b"\n") < 15
     assert stage.lines()[-1]["exit_code"] == 0
+
+
+# --- requests that run
+
+
+class Asking(threading.Thread):
+    """A client whose one request takes the engine a while."""
+
+    def __init__(self, stage: Stage) -> None:
+        super().__init__(daemon=True)
+        self.port = stage.port
+        self.status: int | str = "none"
+        self.start()
+
+    def run(self) -> None:
+        body = {"messages": [{"role": "user", "content": "Hi"}]}
+        request = urllib.request.Request(
+            f"http://127.0.0.1:{self.port}/v1/chat/completions",
+            json.dumps(body).encode(),
+            {"Content-Type": "application/json"},
+        )
+        try:
+            with urllib.request.urlopen(request, timeout=60) as answer:
+                self.status = answer.status
+        except OSError as error:
+            self.status = str(error)
+
+
+def metrics(stage: Stage) -> str:
+    with urllib.request.urlopen(f"http://127.0.0.1:{stage.port}/metrics", timeout=5) as answer:
+        return str(answer.read().decode())
+
+
+def test_a_request_that_runs_is_finished_before_the_engine_is_asked_to_end(stage: Stage) -> None:
+    stage.play(ok(b.SlowCompletion(seconds=2)))
+    process = stage.launch()
+    stage.line("ready")
+    client = Asking(stage)
+    until(lambda: "} 1.0" in metrics(stage).splitlines()[1], "the request to run")
+    process.send_signal(signal.SIGTERM)
+    stopped_as_asked(stage, process, signal.SIGTERM)
+    client.join(10)
+    assert client.status == 200
+
+
+def test_a_request_that_takes_too_long_is_not_waited_for(stage: Stage) -> None:
+    stage.play(ok(b.SlowCompletion(seconds=60)))
+    process = stage.launch("--drain-timeout", "1")
+    stage.line("ready")
+    client = Asking(stage)
+    until(lambda: "} 1.0" in metrics(stage).splitlines()[1], "the request to run")
+    since = time.monotonic()
+    process.send_signal(signal.SIGTERM)
+    stopped_as_asked(stage, process, signal.SIGTERM)
+    assert 1 <= time.monotonic() - since < 15
+    client.join(10)
+    assert client.status != 200
+
+
+def test_a_second_signal_does_not_wait_for_requests(stage: Stage) -> None:
+    stage.play(ok(b.SlowCompletion(seconds=60)))
+    process = stage.launch("--drain-timeout", "60")
+    stage.line("ready")
+    Asking(stage)
+    until(lambda: "} 1.0" in metrics(stage).splitlines()[1], "the request to run")
+    since = time.monotonic()
+    process.send_signal(signal.SIGTERM)
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(1)
+    assert process.poll() is None, "it waits for the request"
+    process.send_signal(signal.SIGTERM)
+    stopped_as_asked(stage, process, signal.SIGTERM)
+    assert time.monotonic() - since < 15

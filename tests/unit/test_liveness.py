@@ -9,7 +9,7 @@ import pytest
 
 from autolaunch import probe
 from autolaunch.guard import Guard
-from autolaunch.liveness import Pulse, Rules, answered, counters_in, felt, hangs, wants_asking
+from autolaunch.liveness import Pulse, Rules, answered, counters_in, felt, hangs, requests_in, wants_asking
 from autolaunch.wish import Address
 
 RULES = Rules(every_s=15, ask_after_s=60, hang_s=180, answer_s=60)
@@ -29,6 +29,11 @@ def test_the_counters_are_those_that_move_with_work() -> None:
     assert counters_in(METRICS) == 5120 + 1500 + 12 + 7
     assert counters_in("process_cpu_seconds_total 1.0") is None
     assert counters_in("") is None
+
+
+def test_the_requests_held_are_those_that_run_or_wait() -> None:
+    assert requests_in(METRICS + 'vllm:num_requests_waiting{engine="0"} 2.0\n') == 5
+    assert requests_in("process_cpu_seconds_total 1.0") is None
 
 
 def test_counters_that_move_are_a_sign_of_life_and_the_first_reading_is_none() -> None:

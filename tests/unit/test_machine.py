@@ -11,12 +11,14 @@ from autolaunch.arguments import given
 from autolaunch.case import Limits
 from autolaunch.errors import ExitCode
 from autolaunch.events import (
+    AwaitDrain,
     AwaitRelease,
     Begun,
     CacheSized,
     CardFreed,
     CauseSeen,
     DeadlineReached,
+    Drained,
     Effect,
     EngineEvent,
     EngineExited,
@@ -107,6 +109,7 @@ EVENTS: dict[str, Event] = {
     "ProbePassed": ProbePassed(1, SAID),
     "ProbeFailed": ProbeFailed(1, "HTTP 500", SAID),
     "EngineHung": EngineHung(1, "no answer", SAID),
+    "Drained": Drained(1),
     "TreeGone": TreeGone(1),
     "MemorySettled": MemorySettled(1, CARD),
     "SignalReceived": SignalReceived("SIGINT"),
@@ -399,6 +402,32 @@ def test_where_the_card_shares_the_hosts_memory_no_start_follows_unasked() -> No
              "quantization (engine default) -> fp8",),
         )
     )  # fmt: skip
+
+
+DRAINING = stopping(TO_END, Force.DRAIN)
+
+
+def test_an_engine_that_serves_gets_time_to_finish_its_requests() -> None:
+    state = replace(READY, run=replace(RUN, policy=replace(POLICY, drain_s=30.0)))
+    after, effects = advance(state, SignalReceived("SIGTERM"), NOW)
+    assert after == Stopping(state.run, TO_END, Force.DRAIN, NOW + 30.0)
+    assert effects == (AwaitDrain(1),)
+
+
+@pytest.mark.parametrize("event", [Drained(1), DeadlineReached()])
+def test_a_drained_engine_and_one_that_takes_too_long_are_asked_to_end(event: Event) -> None:
+    after, effects = advance(replace(DRAINING, deadline=NOW), event, NOW)
+    assert (after, effects) == (stopping(TO_END, deadline=NOW + POLICY.stop_grace_s), POLITE)
+
+
+def test_a_second_signal_skips_the_drain_and_the_grace() -> None:
+    after, effects = advance(DRAINING, SignalReceived("SIGINT"), NOW)
+    assert (after, effects) == (stopping(TO_END, Force.KILL, NOW + POLICY.kill_wait_s), (Signal(1, Force.KILL),))
+
+
+def test_an_engine_that_dies_while_it_drains_is_gone() -> None:
+    assert advance(DRAINING, TreeGone(1), NOW) == ended("SIGTERM", ExitCode.STOPPED)
+    assert advance(stopping(TO_CLIMB), Drained(1), NOW) == (stopping(TO_CLIMB), ())
 
 
 def test_crashes_before_the_window_are_forgotten() -> None:
