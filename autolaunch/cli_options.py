@@ -16,6 +16,7 @@ import click
 from autolaunch.arguments import split
 from autolaunch.errors import WishError
 from autolaunch.sizes import parse_bytes, parse_count
+from autolaunch.status_address import StatusAddress, parse_status_address
 
 
 class Size(click.ParamType):  # type: ignore[type-arg]  # generic only since click 8.2
@@ -76,6 +77,19 @@ class Capability(click.ParamType):  # type: ignore[type-arg]  # generic only sin
         if found is None:
             self.fail(f"{value!r} is not a compute capability such as 8.9", param, ctx)
         return int(found[1]), int(found[2])
+
+
+class Address(click.ParamType):  # type: ignore[type-arg]  # generic only since click 8.2
+    """Where the status is served."""
+
+    name = "address"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the address."""
+        try:
+            return value if isinstance(value, StatusAddress) else parse_status_address(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
 
 
 class ServeCommand(click.Command):
@@ -200,6 +214,12 @@ LAUNCH = (
         default="file",
         show_default=True,
         help="inherit: show the engine's output here as well.",
+    ),
+    option(
+        "--status",
+        type=Address(),
+        metavar="ADDRESS",
+        help="Serve probes, status, metrics and a page: a port of this machine, HOST:PORT or unix:PATH.",
     ),
     option(
         "--log-format", type=click.Choice(["console", "json"]), default="console", show_default=True, help="For stderr."

@@ -17,6 +17,7 @@ from autolaunch.case import Limits
 from autolaunch.catalog import Entry, find_model
 from autolaunch.errors import WishError
 from autolaunch.model import Where
+from autolaunch.status_address import StatusAddress
 from autolaunch.strategy import Strategy, load_strategy
 from autolaunch.wish import Wish, make_wish, model_from
 
@@ -48,6 +49,7 @@ class Options:
     no_prove: bool = False
     engine_log: str = "file"
     log_format: str = "console"
+    status: StatusAddress | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +100,14 @@ def ask(model: str | None, engine_args: Sequence[str], options: Options) -> Aske
         )
     strategy = load_strategy(options.strategy)
     entry = find_model(model)
-    return Asked(make_wish(entry, engine_args, limits_of(options), environment=os.environ), entry, strategy)
+    wish = make_wish(entry, engine_args, limits_of(options), environment=os.environ)
+    address = wish.address
+    if options.status is not None and not address.uds and options.status.meets(address.host, address.port):
+        raise WishError(
+            f"--status {options.status} is where the engine is to serve, port {address.port}",
+            hint="choose another port with --status or --port",
+        )
+    return Asked(wish, entry, strategy)
 
 
 def limits_of(options: Options) -> Limits:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from autolaunch.options import Options
+from autolaunch.redaction import secrets_in
 from autolaunch.sd_notify import SOCKET, Notifier, watchdog_s
 from autolaunch.systemd_watcher import SystemdWatcher
 from autolaunch.watching import Watcher
@@ -15,8 +16,7 @@ from autolaunch.watching import Watcher
 
 def watchers(options: Options, environment: Mapping[str, str], warn: Callable[[str], None]) -> tuple[Watcher, ...]:
     """Return those who watch a run; raises `HostError` for what was asked for and cannot be had."""
-    del warn
-    return (*_systemd(options, environment),)
+    return (*_systemd(options, environment), *_status(options, environment, warn))
 
 
 def _systemd(options: Options, environment: Mapping[str, str]) -> tuple[Watcher, ...]:
@@ -25,3 +25,13 @@ def _systemd(options: Options, environment: Mapping[str, str]) -> tuple[Watcher,
         return ()
     waits_s = watchdog_s(environment)
     return (SystemdWatcher(Notifier(address), watchdog_s=waits_s, stall_s=options.stall_timeout),)
+
+
+def _status(options: Options, environment: Mapping[str, str], warn: Callable[[str], None]) -> tuple[Watcher, ...]:
+    if options.status is None:
+        return ()
+    from autolaunch.status_server import StatusServer  # noqa: PLC0415 - only where it is asked for
+
+    if not options.status.local:
+        warn(f"whoever reaches {options.status} can read the status and the end of the engine's log")
+    return (StatusServer(options.status, hidden=secrets_in((), environment)),)

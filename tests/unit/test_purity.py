@@ -11,10 +11,11 @@ PACKAGE = Path(__file__).parents[2] / "autolaunch"
 PURE = (
     "activation", "advice", "arguments", "asked", "beyond", "blame", "budget", "caches", "calibration", "candidates",
     "cards", "case", "causes", "choice", "claims", "configuration", "crashes", "defaults", "diagnose", "ending",
-    "estimate", "events", "facts", "failure", "figures", "foresight", "frames", "graphs", "history", "inventory",
-    "ladder", "logline", "machine", "moves", "narration", "outcome_form", "parameters", "past", "phases", "plan_form",
-    "planner", "progress", "quantization", "recall", "record", "recurrent", "redaction", "replan", "rungs", "settings",
-    "shape", "share", "shortfall", "sizes", "start", "status", "stopping", "strategy", "tensors", "term", "terms",
+    "estimate", "events", "facts", "failure", "figures", "foresight", "frames", "graphs", "history", "http_head",
+    "inventory", "ladder", "logline", "machine", "metrics", "moves", "narration", "outcome_form", "page",
+    "page_style", "parameters", "past", "phases", "plan_form", "planner", "progress", "quantization", "recall",
+    "record", "recurrent", "redaction", "replan", "routes", "rungs", "settings", "shape", "share", "shortfall",
+    "sizes", "start", "status", "status_address", "status_form", "stopping", "strategy", "tensors", "term", "terms",
     "verdict", "visible",
 )  # fmt: skip
 ACTING = frozenset(
@@ -25,9 +26,9 @@ FILES_ARE_READ_BY = frozenset({"strategy", "arguments", "cards"})
 DOING = frozenset(
     f"autolaunch.{name}"
     for name in (
-        "cgroup", "cli", "database", "deadline", "drawing", "engine", "hardware", "host", "hub",
+        "cgroup", "cli", "database", "deadline", "door", "drawing", "engine", "hardware", "host", "hub",
         "installation", "lock", "logfile", "memory", "model", "nvml", "options", "output", "placement", "planning",
-        "probe", "release", "serving", "snapshot", "state", "supervisor", "sweep", "talk", "warden",
+        "probe", "release", "serving", "snapshot", "state", "status_server", "supervisor", "sweep", "talk", "warden",
         "watchers", "watching", "weights", "wish",
     )
 )  # fmt: skip
