@@ -208,11 +208,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _complain(what: str, hint: str) -> None:
-    from autolaunch.talk import say  # noqa: PLC0415 - costs nothing where nothing is wrong
+    from autolaunch.journal import Priority  # noqa: PLC0415 - costs nothing where nothing is wrong
+    from autolaunch.talk import say  # noqa: PLC0415
 
-    say(f"error: {what}")
+    say(f"error: {what}", Priority.ERROR)
     if hint:
-        say(f"hint: {hint}")
+        say(f"hint: {hint}", Priority.ERROR)
 
 
 if __name__ == "__main__":

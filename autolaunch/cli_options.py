@@ -222,7 +222,11 @@ LAUNCH = (
         help="Serve probes, status, metrics and a page: a port of this machine, HOST:PORT or unix:PATH.",
     ),
     option(
-        "--log-format", type=click.Choice(["console", "json"]), default="console", show_default=True, help="For stderr."
+        "--log-format",
+        type=click.Choice(["auto", "console", "json"]),
+        default="auto",
+        show_default=True,
+        help="For stderr; auto: for people, and for systemd's journal with priorities.",
     ),
 )
 """What `serve` and `plan` take alike, in the order in which --help lists it."""

@@ -48,7 +48,7 @@ class Options:
     no_memory: bool = False
     no_prove: bool = False
     engine_log: str = "file"
-    log_format: str = "console"
+    log_format: str = "auto"
     status: StatusAddress | None = None
 
 

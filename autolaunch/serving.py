@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from io import FileIO
 
-from autolaunch import __version__, ladder, phases, record
+from autolaunch import __version__, kept, ladder, phases, record
 from autolaunch.arguments import given
 from autolaunch.candidates import Question
 from autolaunch.catalog import misfit
@@ -39,7 +39,7 @@ from autolaunch.state import new_run, state_folder
 from autolaunch.status import Status
 from autolaunch.supervisor import LOCK_WAIT_S, Job, Supervisor
 from autolaunch.sweep import sweep
-from autolaunch.talk import RecordFile, Talk, give, say
+from autolaunch.talk import Recorder, RecordFile, Talk, give, say
 from autolaunch.watchers import watchers
 from autolaunch.watching import Watch
 
@@ -90,7 +90,7 @@ def start(model: str | None, engine_args: Sequence[str], options: Options) -> Ex
     supervisor = Supervisor(job, run)
     supervisor.take_signals()
     talk.command = lambda event: supervisor.shown_argv(event.settings)
-    if options.log_format == "console":
+    if options.log_format != "json":
         _greet(ready)
     if swept:
         talk.warn(f"ended {len(swept)} processes of a run that was killed: {', '.join(map(str, swept))}")
@@ -227,7 +227,7 @@ def _open(ready: Prepared, options: Options, run: phases.Run, *, locks: CardLock
     wish = ready.asked.wish
     run_id, folder = new_run(options.state_dir)
     scene = Scene(str(folder), run.policy.max_attempts, wish.pins, wish.model)
-    records: list[RecordFile] = []
+    records: list[Recorder] = []
     talk = Talk(scene, records, run=run_id, log_format=options.log_format)
     if options.record is not None:
         try:
@@ -247,7 +247,8 @@ def _open(ready: Prepared, options: Options, run: phases.Run, *, locks: CardLock
         log=str(folder),
     )
     watch = Watch(first, watchers(options, os.environ, talk.warn), talk.warn)
-    talk.watch = watch.told
+    talk.watch, talk.status = watch.told, lambda: watch.status
+    records.append(kept.KeptRecord(folder, kept.about(first, ready.key, memory_of(ready.situation.device)), talk.warn))
     job = Job(
         wish=wish,
         installation=ready.installation,

@@ -16,15 +16,17 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import click
 
 from autolaunch import record
 from autolaunch.errors import HostError
 from autolaunch.failure import Phase
+from autolaunch.journal import Priority, connected, prefixed
 from autolaunch.narration import Scene, narrate
 from autolaunch.output import PATIENCE_S, takes
+from autolaunch.status import Status
 
 STYLES: dict[str, dict[str, Any]] = {
     "good": {"fg": "green", "bold": True},
@@ -33,6 +35,9 @@ STYLES: dict[str, dict[str, Any]] = {
     "dim": {"dim": True},
     "": {},
 }
+PRIORITIES = {"bad": Priority.ERROR}
+"""How grave the lines of a style are to a journal; the others tell what goes on."""
+
 PHASE_WORDS: Mapping[Phase, str] = {
     Phase.IMPORT: "importing",
     Phase.CONFIG: "reading the model's configuration",
@@ -51,6 +56,19 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]+")
 def now() -> str:
     """Return the time as RFC 3339 in UTC, to the millisecond."""
     return datetime.now(timezone.utc).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def record_line(event: record.Event, run: str) -> bytes:
+    """Return an event's line of a record."""
+    fields = record.as_json(event, time=now(), run=run)
+    return json.dumps(fields, ensure_ascii=False, allow_nan=False).encode("utf-8", "backslashreplace") + b"\n"
+
+
+class Recorder(Protocol):
+    """What takes every event of a run."""
+
+    def write(self, event: record.Event) -> None:
+        """Take an event; never raises for what cannot be written."""
 
 
 class RecordFile:
@@ -75,8 +93,7 @@ class RecordFile:
 
     def write(self, event: record.Event) -> None:
         """Append an event's line in one write, so that lines of several runs never mix."""
-        fields = record.as_json(event, time=now(), run=self._run)
-        line = json.dumps(fields, ensure_ascii=False, allow_nan=False).encode("utf-8", "backslashreplace") + b"\n"
+        line = record_line(event, self._run)
         rest, self._rest = self._rest, b""
         line = rest + line
         written = 0
@@ -112,16 +129,24 @@ class RecordFile:
 
 
 class Voice:
-    """stderr: whole lines, and on a terminal one line below them that is drawn over."""
+    """stderr: whole lines, and on a terminal one line below them that is drawn over.
+
+    Where stderr is systemd's journal every line has its priority, unless `journal` is False.
+    """
 
     def __init__(self) -> None:
+        self.journal: bool | None = None
         self._lock = threading.RLock()
         self._drawn = False
         self._patience_s = PATIENCE_S
 
-    def say(self, text: str) -> None:
+    def say(self, text: str, priority: Priority = Priority.INFO) -> None:
         """Write a line; what cannot be written is lost without a word."""
         with self._lock:
+            if self.journal is None:
+                self.journal = connected(os.environ)
+            if self.journal:
+                text = prefixed(text, priority)
             self._put(f"{CLEAR_LINE if self._drawn else ''}{text}\n")
             self._drawn = False
 
@@ -161,9 +186,9 @@ class Voice:
 VOICE = Voice()
 
 
-def say(text: str) -> None:
+def say(text: str, priority: Priority = Priority.INFO) -> None:
     """Write a line to stderr; a closed terminal must not end the run."""
-    VOICE.say(text)
+    VOICE.say(text, priority)
 
 
 def give(text: str) -> None:
@@ -181,12 +206,15 @@ def give(text: str) -> None:
 class Talk:
     """Tells every event to the record and to stderr. Threads may warn and show; events come from one."""
 
-    def __init__(self, scene: Scene, records: Sequence[RecordFile], *, run: str, log_format: str) -> None:
+    def __init__(self, scene: Scene, records: Sequence[Recorder], *, run: str, log_format: str) -> None:
         self.scene = scene
         self.command: Callable[[record.CameUp], Sequence[str]] = lambda _: ()
         self.watch: Callable[[record.Event], None] = lambda _: None
+        self.status: Callable[[], Status] = Status
         self._records = records
-        self._log = _json_logger(run) if log_format == "json" else None
+        self._log = _json_logger(run, self._where) if log_format == "json" else None
+        if log_format != "auto":
+            VOICE.journal = False
 
     def tell(self, event: record.Event) -> None:
         """Record and show an event."""
@@ -199,29 +227,36 @@ class Talk:
             return
         command = self.command(event) if isinstance(event, record.CameUp) else ()
         for style, text in narrate(event, self.scene, command):
-            say(click.style(_CONTROL.sub(" ", text), **STYLES[style]))
+            say(click.style(_CONTROL.sub(" ", text), **STYLES[style]), PRIORITIES.get(style, Priority.INFO))
 
     def warn(self, text: str) -> None:
         """Show something that does not stop the run."""
         if self._log is not None:
             self._log.warning(text)
         else:
-            say(click.style(f"  warning: {_CONTROL.sub(' ', text)}", fg="yellow"))
+            say(click.style(f"  warning: {_CONTROL.sub(' ', text)}", fg="yellow"), Priority.WARNING)
 
     def show(self, phase: Phase, seconds: float) -> None:
         """Draw how far a start is, where somebody looks at a terminal."""
         if self._log is None:
             VOICE.draw(click.style(f"  {PHASE_WORDS[phase]}, {seconds:.0f} s", dim=True))
 
+    def _where(self) -> dict[str, Any]:
+        """Return what every line for a machine says of the moment: the attempt (0: none yet) and the phase."""
+        status = self.status()
+        step = {} if status.step is None else {"step": status.step.value}
+        return {"attempt": status.attempt, "phase": status.phase, **step}
 
-def _json_logger(run: str) -> Any:
+
+def _json_logger(run: str, where: Callable[[], Mapping[str, Any]]) -> Any:
     import structlog  # noqa: PLC0415 - a tenth of a second that a terminal need not wait for
 
     return structlog.wrap_logger(
         structlog.WriteLogger(VOICE),  # type: ignore[arg-type]  # write and flush are all it calls
         processors=[
+            lambda _, __, line: {"run": run, **where(), **line},
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.JSONRenderer(ensure_ascii=False),
         ],
-    ).bind(run=run)
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import pty
 import signal
@@ -233,3 +234,70 @@ def test_following_begins_with_the_last_lines(tmp_path: Path) -> None:
     with following(tmp_path, tmp_path, "--lines", "3") as follower:
         follower.shows(b"999\n")
         assert follower.out == b"997\n998\n999\n"
+
+
+# --- stderr
+
+
+def as_journal(stage: Stage) -> None:
+    """Make the file that gets the supervisor's stderr what systemd says its stream is."""
+    err = stage.folder / "err"
+    err.touch()
+    stage.environment["JOURNAL_STREAM"] = f"{err.stat().st_dev}:{err.stat().st_ino}"
+
+
+def test_the_journal_gets_plain_lines_with_their_priority(stage: Stage) -> None:
+    as_journal(stage)
+    (stage.folder / "state-is-a-file").write_text("")
+    stage.play(Outcome(kind="kv_too_small"), ok())
+    assert stage.run("--check", "--hf-token", "EMPTY").code == 0
+    lines = stage.err.splitlines()
+    assert {line[:3] for line in lines} <= {"<3>", "<4>", "<6>"}
+    assert [line for line in lines if line.startswith("<3>")] == [line for line in lines if ": kv_too_small" in line]
+    assert any(line.startswith("<6>") and "ready" in line for line in lines)
+    assert "\x1b" not in stage.err
+    assert stage.run("--state-dir", str(stage.folder / "state-is-a-file")).code == 2
+    assert [line[:10] for line in stage.err.splitlines()[len(lines) :]] == ["<3>error: ", "<3>hint: a"]
+
+
+@pytest.mark.parametrize("log_format", ["console", "json"])
+def test_a_format_that_was_asked_for_gets_no_priorities(stage: Stage, log_format: str) -> None:
+    as_journal(stage)
+    stage.play(ok())
+    assert stage.run("--check", "--log-format", log_format).code == 0
+    assert not [line for line in stage.err.splitlines() if line.startswith("<")]
+
+
+def test_a_variable_of_another_stream_changes_nothing(stage: Stage) -> None:
+    stage.environment["JOURNAL_STREAM"] = "8:12345"
+    stage.play(ok())
+    assert stage.run("--check").code == 0
+    assert "<6>" not in stage.err
+
+
+def test_every_json_line_says_run_attempt_and_phase(stage: Stage) -> None:
+    stage.play(Outcome(kind="kv_too_small"), ok())
+    assert stage.run("--check", "--log-format", "json").code == 0
+    lines = [json.loads(line) for line in stage.err.splitlines()]
+    run = stage.lines()[0]["run"]
+    told = [(line["event"], line["attempt"], line["phase"]) for line in lines if line["level"] != "warning"]
+    assert {line["run"] for line in lines} == {run}
+    assert [name for name, _, _ in told] == [line["event"] for line in stage.lines()]
+    assert told[:2] == [("plan", 0, "planning"), ("attempt", 1, "starting")]
+    assert told[-1] == ("stopped", 2, "stopped")
+    assert ("ready", 2, "stopping") in told or ("ready", 2, "ready") in told
+
+
+# --- the record of every run
+
+
+def test_every_run_keeps_its_record_and_what_it_was(stage: Stage) -> None:
+    stage.play(Outcome(kind="kv_too_small"), ok())
+    assert stage.run("--check").code == 0
+    folder = stage.folder_of_run()
+    kept_lines = [json.loads(line) for line in (folder / "record.jsonl").read_text().splitlines()]
+    strip = [{name: value for name, value in line.items() if name != "time"} for line in kept_lines]
+    assert strip == [{name: value for name, value in line.items() if name != "time"} for line in stage.lines()]
+    about = json.loads((folder / "run.json").read_text())
+    assert (about["run"], about["engine_version"], about["strategy"]) == (folder.name, "0.24.0", "default")
+    assert {file.stat().st_mode & 0o777 for file in folder.iterdir()} == {0o600}
