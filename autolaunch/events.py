@@ -128,6 +128,11 @@ class SignalReceived:
 
 
 @dataclass(frozen=True, slots=True)
+class ReloadAsked:
+    """Somebody asked to read anew what can be read anew."""
+
+
+@dataclass(frozen=True, slots=True)
 class DeadlineReached:
     """The state's deadline has passed."""
 
@@ -146,7 +151,8 @@ EngineEvent = (
     | TreeGone
     | MemorySettled
 )
-Event = Begun | SignalReceived | DeadlineReached | EngineEvent
+PhaseEvent = Begun | SignalReceived | DeadlineReached | EngineEvent
+Event = PhaseEvent | ReloadAsked
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,10 +216,15 @@ class NoteCrash:
 
 
 @dataclass(frozen=True, slots=True)
+class Reload:
+    """Open anew what is written to, and say what is not read anew."""
+
+
+@dataclass(frozen=True, slots=True)
 class Finish:
     """Leave with this exit code."""
 
     exit_code: ExitCode
 
 
-Effect = Launch | Signal | AwaitDrain | AwaitRelease | Tell | Remember | NoteCrash | Finish
+Effect = Launch | Signal | AwaitDrain | AwaitRelease | Tell | Remember | NoteCrash | Reload | Finish

@@ -8,6 +8,7 @@ The rules, in words:
   name an earlier cause, then the tree is stopped. An exit, a passed start timeout and a stall end it as well.
 - An engine that never came up climbs the ladder. One that served and ran out of memory climbs too; one that
   served and crashed is started again with the same settings, after a wait, a limited number of times.
+- A wish to read anew changes no phase.
 - A wish to stop beats everything: whatever Stopping was for becomes the end with exit code 0. An engine that serves
   first gets time to finish its requests (drain), then the polite signal; the second signal skips both.
 - No start follows before the engine's memory was waited for, after a crash as after a failed start.
@@ -41,8 +42,11 @@ from autolaunch.events import (
     LaunchFailed,
     MemorySettled,
     NoteCrash,
+    PhaseEvent,
     ProbeFailed,
     ProbePassed,
+    Reload,
+    ReloadAsked,
     Remember,
     SignalReceived,
     Stirred,
@@ -87,6 +91,8 @@ else:
 
 def advance(state: State, event: Event, now: float) -> Move:
     """Return the state after an event and the effects to carry out, in order. Total and pure; `now` in seconds."""
+    if isinstance(event, ReloadAsked):
+        return state, () if isinstance(state, (Stopped, ExhaustedEnd)) else (Reload(),)
     if isinstance(event, EngineEvent) and not _is_current(state, event.attempt):
         return state, ()
     if isinstance(event, DeadlineReached) and (state.deadline is None or now < state.deadline):
@@ -112,7 +118,7 @@ def _is_current(state: State, attempt: int) -> bool:
     return isinstance(state, (Starting, Ready, Stopping)) and state.run.attempt == attempt
 
 
-def _idle(state: Idle, event: Event, now: float) -> Move:
+def _idle(state: Idle, event: PhaseEvent, now: float) -> Move:
     match event:
         case Begun():
             return launch(state.run, now)
@@ -122,7 +128,7 @@ def _idle(state: Idle, event: Event, now: float) -> Move:
             return state, ()
 
 
-def _starting(state: Starting, event: Event, now: float) -> Move:
+def _starting(state: Starting, event: PhaseEvent, now: float) -> Move:
     run = state.run
     match event:
         case Stirred():
@@ -187,7 +193,7 @@ def _come_up(state: Starting, effective: Effective, now: float) -> Move:
     return Ready(run, now), told
 
 
-def _ready(state: Ready, event: Event, now: float) -> Move:
+def _ready(state: Ready, event: PhaseEvent, now: float) -> Move:
     run = state.run
     match event:
         case SignalReceived(name):
@@ -239,7 +245,7 @@ def _die(state: Ready, suspect: Suspect, now: float) -> Move:
     return after, (NoteCrash(), Tell(record.Crashed(suspect.failure, wait_s)), *effects)
 
 
-def _backoff(state: Backoff, event: Event, now: float) -> Move:
+def _backoff(state: Backoff, event: PhaseEvent, now: float) -> Move:
     match event:
         case DeadlineReached():
             run = replace(state.run, attempt=state.run.attempt + 1, climbing=1)

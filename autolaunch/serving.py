@@ -85,7 +85,7 @@ def start(model: str | None, engine_args: Sequence[str], options: Options) -> Ex
     run = _run(ready, options, crashes=tuple(now - age for age in crash_log.ages()))
     talk, job = _open(ready, options, run, locks=locks)
     crash_log.warn = talk.warn
-    job = replace(job, note_crash=crash_log.add)
+    job = replace(job, note_crash=crash_log.add, reload=talk.reload)
     ready.memory.warn = talk.warn
     supervisor = Supervisor(job, run)
     supervisor.take_signals()

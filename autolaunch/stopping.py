@@ -21,10 +21,10 @@ from autolaunch.events import (
     Effect,
     EngineExited,
     EngineHung,
-    Event,
     Finish,
     LaunchFailed,
     MemorySettled,
+    PhaseEvent,
     ProbeFailed,
     ProbePassed,
     Signal,
@@ -46,7 +46,7 @@ else:
     from typing_extensions import assert_never
 
 
-def stopping(state: Stopping, event: Event, now: float) -> Move:
+def stopping(state: Stopping, event: PhaseEvent, now: float) -> Move:
     """Return the state after an event while an engine's tree is being ended, and the effects in order."""
     run = state.run
     match event:

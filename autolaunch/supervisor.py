@@ -6,6 +6,7 @@ I/O. Signal handlers and threads only put events into the queue; everything that
 
 from __future__ import annotations
 
+import os
 import queue
 import signal
 import threading
@@ -76,6 +77,7 @@ class Job:
     prove: bool = True
     rules: Rules = Rules()
     note_crash: Callable[[], None] = lambda: None
+    reload: Callable[[], None] = lambda: None
 
     @property
     def environment(self) -> Mapping[str, str]:
@@ -139,8 +141,13 @@ class Supervisor:
     def take_signals(self) -> None:
         """From here on a signal is an event. Nothing gives the signals back: the run's exit code must stand."""
 
+        reloads = not has_terminal()  # there SIGHUP says that the terminal is gone
+
         def caught(number: int, _: FrameType | None) -> None:
-            self._events.put(events.SignalReceived(signal.Signals(number).name))
+            if number == signal.SIGHUP and reloads:
+                self._events.put(events.ReloadAsked())
+            else:
+                self._events.put(events.SignalReceived(signal.Signals(number).name))
 
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             if number is not signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:  # nohup ignores it
@@ -163,6 +170,8 @@ class Supervisor:
                 self.job.tell(event)
             case events.Remember():
                 self._remember(effect)
+            case events.Reload():
+                self.job.reload()
             case events.NoteCrash():
                 self.job.note_crash()
             case events.Finish(exit_code):
@@ -357,6 +366,15 @@ class Supervisor:
 
     def _measure(self) -> Device:
         return self.job.placement.measure()
+
+
+def has_terminal() -> bool:
+    """Whether this process hangs on a terminal, whose end SIGHUP would tell."""
+    try:
+        os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC))
+    except OSError:
+        return False
+    return True
 
 
 def _last_answer(state: tenacity.RetryCallState) -> Any:

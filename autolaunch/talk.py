@@ -81,15 +81,24 @@ class RecordFile:
         self._broken = False
         self._rest = b""
         self._patience_s = PATIENCE_S
+        self._descriptor = self._open()
+
+    def _open(self) -> int:
         try:
             flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK
-            self._descriptor = os.open(path, flags, 0o600)
+            return os.open(self._path, flags, 0o600)
         except OSError as error:
             why = "it is a pipe that nobody reads" if error.errno == errno.ENXIO else error.strerror
             raise HostError(
-                f"the record file {path} cannot be opened: {why}",
+                f"the record file {self._path} cannot be opened: {why}",
                 hint="choose another file for --record",
             ) from error
+
+    def reopen(self) -> None:
+        """Go on in the file of this name, which somebody may have moved away; `HostError` leaves the old one."""
+        descriptor = self._open()
+        os.dup2(descriptor, self._descriptor, inheritable=False)
+        os.close(descriptor)
 
     def write(self, event: record.Event) -> None:
         """Append an event's line in one write, so that lines of several runs never mix."""
@@ -235,6 +244,18 @@ class Talk:
             self._log.warning(text)
         else:
             say(click.style(f"  warning: {_CONTROL.sub(' ', text)}", fg="yellow"), Priority.WARNING)
+
+    def reload(self) -> None:
+        """Open the record files anew and say what a running server does not read anew."""
+        try:
+            for file in self._records:
+                file.reopen()
+        except HostError as error:
+            self.warn(error.what)
+        opened = "the record file was opened anew; " if self._records else ""
+        self.warn(
+            f"SIGHUP: {opened}the model, its options and the strategy are read at the start: restart to change them"
+        )
 
     def show(self, phase: Phase, seconds: float) -> None:
         """Draw how far a start is, where somebody looks at a terminal."""

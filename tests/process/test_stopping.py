@@ -1,4 +1,4 @@
-"""SIGINT, SIGTERM and SIGHUP at any moment: exit code 0, within the grace, one `stopped` line, nothing left."""
+"""Signals at any moment: exit code 0, within the grace, one `stopped` line, nothing left; what SIGHUP means."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tests.process.stage import Stage, crowd, ok, until
 
 pytestmark = [pytest.mark.process, pytest.mark.timeout(60)]
 
-STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+STOPS = (signal.SIGINT, signal.SIGTERM)
 
 
 def stopped_as_asked(stage: Stage, process: subprocess.Popen[bytes], number: signal.Signals) -> None:
@@ -259,6 +259,22 @@ def test_a_terminal_shows_the_phase_of_a_long_start_in_one_line(stage: Stage) ->
     assert b"loading weights, 2 s" in terminal.shown or b"starting the engine core, 2 s" in terminal.shown
     assert terminal.shown.count(b"\n") < 15
     assert stage.lines()[-1]["exit_code"] == 0
+
+
+def test_without_a_terminal_a_hangup_opens_the_record_anew_and_stops_nothing(stage: Stage) -> None:
+    """logrotate moves the file and sends SIGHUP; the server used to end."""
+    stage.play(ok())
+    process = stage.launch()
+    stage.line("ready")
+    moved = stage.record.with_suffix(".1")
+    stage.record.rename(moved)
+    process.send_signal(signal.SIGHUP)
+    until(lambda: "restart to change them" in stage.err, "the word about it")
+    assert process.poll() is None
+    process.send_signal(signal.SIGTERM)
+    assert stage.end(process).code == 0
+    assert [line["event"] for line in stage.lines()] == ["stopped"]
+    assert b'"event": "ready"' in moved.read_bytes()
 
 
 # --- requests that run

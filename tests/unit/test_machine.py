@@ -31,6 +31,8 @@ from autolaunch.events import (
     NoteCrash,
     ProbeFailed,
     ProbePassed,
+    Reload,
+    ReloadAsked,
     Remember,
     Signal,
     SignalReceived,
@@ -112,6 +114,7 @@ EVENTS: dict[str, Event] = {
     "Drained": Drained(1),
     "TreeGone": TreeGone(1),
     "MemorySettled": MemorySettled(1, CARD),
+    "ReloadAsked": ReloadAsked(),
     "SignalReceived": SignalReceived("SIGINT"),
     "DeadlineReached": DeadlineReached(),
 }
@@ -238,7 +241,9 @@ TOLD_BELOW = {("RELEASING", "MemorySettled"), ("RELEASING", "TreeGone")}
 def test_every_pair_of_phase_and_event_has_its_outcome(state: str, event: str) -> None:
     if (state, event) in TOLD_BELOW:
         return
-    assert advance(STATES[state], EVENTS[event], NOW) == MOVED.get((state, event), (STATES[state], ()))
+    reloads = event == "ReloadAsked" and state not in ("ENDED", "EXHAUSTED")
+    nothing = (STATES[state], (Reload(),) if reloads else ())
+    assert advance(STATES[state], EVENTS[event], NOW) == MOVED.get((state, event), nothing)
 
 
 def test_no_expectation_names_a_pair_that_does_not_exist() -> None:
