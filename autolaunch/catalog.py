@@ -166,6 +166,13 @@ def find_model(name: str) -> Entry:
     raise _no_model(name)
 
 
+def find_name(name: str | None) -> str | None:
+    """Return the name under which a model's starts are remembered: an alias for its other short names, else itself."""
+    if name is None or "/" in name:
+        return name
+    return _aliases().get(name.lower(), name)
+
+
 def _no_model(name: str) -> WishError:
     near = difflib.get_close_matches(name.lower(), _aliases(), n=1)
     hint = f"did you mean {near[0]!r}? " if near else ""

@@ -16,7 +16,7 @@ from autolaunch import __version__
 from autolaunch.cli_logs import logs
 from autolaunch.cli_options import Capability, ServeCommand, Size, launching, option
 from autolaunch.cli_systemd import systemd
-from autolaunch.errors import AutolaunchError, ExitCode, WishError
+from autolaunch.errors import AutolaunchError, ExitCode, HostError, WishError
 
 LATER = ("report",)
 """Names kept for commands to come, so that none of them is ever taken for a model."""
@@ -124,19 +124,22 @@ def diagnose(file: str, as_json: bool) -> None:
 @option("--state-dir", type=click.Path(path_type=Path, file_okay=False), help="The state folder to look at.")
 @option("--limit", type=click.IntRange(1), default=20, show_default=True, metavar="N", help="The newest N starts.")
 @option("--show", type=click.IntRange(1), metavar="NUMBER", help="One start in full.")
-@option("--forget", is_flag=True, help="Forget every start of MODEL, the one of --show, or all.")
+@click.option("--forget", is_flag=True, help="Forget every start of MODEL, the one of --show, or all.")
 @option("--json", "as_json_", is_flag=True, help="One JSON object per start.")
 def history(model: str | None, state_dir: Path | None, **chosen: Any) -> None:
     """List what is remembered of earlier starts (of MODEL), newest first; show or forget it."""
     from autolaunch import history as shown  # noqa: PLC0415
+    from autolaunch.catalog import find_name  # noqa: PLC0415
     from autolaunch.memory import Memory  # noqa: PLC0415
     from autolaunch.state import state_folder  # noqa: PLC0415
     from autolaunch.talk import give, say  # noqa: PLC0415
 
     show: int | None = chosen["show"]
+    model = find_name(model)
     memory = Memory(state_folder(state_dir), lambda text: say(f"warning: {text}"))
     if chosen["forget"]:
-        give(f"forgot {memory.forget(model=model, number=show)} starts")
+        count = memory.forget(model=model, number=show)
+        give(f"forgot {count} start{'' if count == 1 else 's'}")
         return
     entries = memory.entries(model=model, number=show, limit=chosen["limit"])
     if not entries and not chosen["as_json_"]:
@@ -178,10 +181,15 @@ def doctor(engine: str | None, state_dir: Path | None) -> None:
     from autolaunch.state import state_folder  # noqa: PLC0415
     from autolaunch.talk import give  # noqa: PLC0415
 
-    found = find_engine(engine, version=None, environment=os.environ)
-    command = redact_argv(found.command, secrets_in((), os.environ, found.command))
-    give(f"engine   {' '.join(command)} (vLLM {found.engine.version or 'of unknown version'})")
-    if found.engine.device is DeviceKind.CPU:
+    found = missing = None
+    try:
+        found = find_engine(engine, version=None, environment=os.environ)
+        command = redact_argv(found.command, secrets_in((), os.environ, found.command))
+        give(f"engine   {' '.join(command)} (vLLM {found.engine.version or 'of unknown version'})")
+    except HostError as error:
+        missing = error
+        give("engine   none")
+    if found is not None and found.engine.device is DeviceKind.CPU:
         lines: tuple[str, ...] = (memory_of(hardware.measure(DeviceKind.CPU)),)
     else:
         seen = hardware.look(os.environ)
@@ -189,6 +197,8 @@ def doctor(engine: str | None, state_dir: Path | None) -> None:
     for index, line in enumerate(lines):
         give(f"{'' if index else 'memory':<9}{line}")
     give(f"state    {state_folder(state_dir)}")
+    if missing is not None:
+        raise missing
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

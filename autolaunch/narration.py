@@ -71,7 +71,8 @@ def narrate(event: record.Event, scene: Scene, command: Sequence[str] = ()) -> l
             return [("bad", f"the engine died in service: {failure.kind}"), *_indented(describe(failure))]
         case record.Gave(why, closest):
             hints = [("", f"  hint: {text}") for text in closest]
-            return [("bad", f"nothing fits: {why}"), *hints, ("dim", f"  engine logs: {scene.log_folder}")]
+            logs = [("dim", f"  engine logs: {scene.log_folder}")] if scene.log_folder else []
+            return [("bad", f"nothing fits: {why}"), *hints, *logs]
         case record.Ended(reason, exit_code):
             return _ended(reason, exit_code)
         case _:

@@ -24,7 +24,7 @@ from autolaunch.wish import Wish, make_wish, model_from
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """The options of `serve`, as the Contract names them."""
+    """The options of `serve`, as the Contract names them; `only_reads` leaves the state folder as it is."""
 
     engine: str | None = None
     engine_version: str | None = None
@@ -45,6 +45,7 @@ class Options:
     memory: int | None = None
     gpus: int = 1
     state_dir: Path | None = None
+    only_reads: bool = False
     no_memory: bool = False
     no_prove: bool = False
     engine_log: str = "file"

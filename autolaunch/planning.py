@@ -68,6 +68,7 @@ def plan(
     model: str | None, engine_args: Sequence[str], options: Options, *, imagined: Imagined, as_json_: bool
 ) -> ExitCode:
     """Print the plan for a model; 3 where nothing fits. Raises `AutolaunchError`; starts and writes nothing."""
+    options = replace(options, only_reads=True)
     asked = ask(model, engine_args, options)
     device = imagined.device()
     notes: list[str] = []
@@ -127,4 +128,11 @@ def _tell(ready: Prepared, notes: Sequence[str], *, as_json_: bool) -> None:
     from autolaunch.drawing import draw  # noqa: PLC0415 - rich takes a while
 
     width = None if sys.stdout is not None and sys.stdout.isatty() else 100
-    give(draw(replace(ready, plan=plan), command=shlex.join(argv), closest=closest, width=width))
+    told = " ".join((*_told(ready.placement), shlex.join(argv)))
+    give(draw(replace(ready, plan=plan), command=told, closest=closest, width=width))
+
+
+def _told(placement: Placement) -> tuple[str, ...]:
+    """Return what the engine's environment has beside ours, as a shell takes it: the cards that were chosen."""
+    added = {name: value for name, value in placement.environment.items() if os.environ.get(name) != value}
+    return tuple(f"{name}={shlex.quote(value)}" for name, value in sorted(added.items()))

@@ -18,7 +18,7 @@ from autolaunch.arguments import given
 from autolaunch.candidates import Question
 from autolaunch.catalog import misfit
 from autolaunch.errors import ExitCode, HostError, WishError
-from autolaunch.facts import DeviceKind, Situation
+from autolaunch.facts import DeviceKind, Model, Situation
 from autolaunch.installation import Installation, find_engine
 from autolaunch.liveness import Rules
 from autolaunch.lock import CardLocks, Held
@@ -125,10 +125,30 @@ def prepare(
     situation = Situation(placement.device, installation.engine, facts)
     _refuse_floor(asked, situation)
     _note_cards(asked, placement, note)
-    memory = Memory(None, note) if options.no_memory else Memory.open(state_folder(options.state_dir), note)
+    _note_pins(asked, facts, note)
+    memory = _memory(options, note)
     key = key_of(situation, cards=placement.cards)
     asking = question(asked, situation, memory.past(key), cards=placement.cards)
     return Prepared(asked, installation, placement, memory, key, asking, recall(asking))
+
+
+def _memory(options: Options, note: Callable[[str], None]) -> Memory:
+    if options.no_memory:
+        return Memory(None, note)
+    folder = state_folder(options.state_dir)
+    return Memory(folder, note) if options.only_reads else Memory.open(folder, note)
+
+
+def _note_pins(asked: Asked, model: Model, note: Callable[[str], None]) -> None:
+    """Say which of the user's own values the engine will refuse, by what the model's configuration says."""
+    wish, shape = asked.wish, model.shape
+    ranks, length = wish.pinned.tensor_parallel_size, wish.pinned.max_model_len
+    if ranks and shape is not None and not shape.divides(ranks):
+        heads = f"{shape.num_attention_heads} attention and {shape.num_key_value_heads} KV heads"
+        note(f"{heads} cannot be shared out to --tensor-parallel-size {ranks}: vLLM will refuse it")
+    if length and model.max_model_len and length > model.max_model_len and not asked.beyond:
+        above = f"--max-model-len {length} is above the {model.max_model_len} of the model's configuration"
+        note(f"{above}: vLLM refuses it unless VLLM_ALLOW_LONG_MAX_MODEL_LEN=1 is set")
 
 
 def cards_for(asked: Asked, installation: Installation, options: Options) -> int:
@@ -272,6 +292,7 @@ def _open(ready: Prepared, options: Options, run: phases.Run, *, locks: CardLock
 def _refuse(ready: Prepared, talk: Talk) -> ExitCode:
     """End before anything is started: nothing fits, and this would."""
     why, closest = shortfall(ready.question)
+    talk.scene = replace(talk.scene, log_folder="")  # nothing was started: there is no log
     talk.tell(record.Gave(why, (*closest, "start it nevertheless with --try-anyway")))
     talk.tell(record.Ended("exhausted", ExitCode.NOTHING_FITS))
     return ExitCode.NOTHING_FITS

@@ -247,12 +247,13 @@ class Talk:
 
     def reload(self) -> None:
         """Open the record files anew and say what a running server does not read anew."""
+        files = [file for file in self._records if isinstance(file, RecordFile)]
         try:
-            for file in self._records:
+            for file in files:
                 file.reopen()
         except HostError as error:
             self.warn(error.what)
-        opened = "the record file was opened anew; " if self._records else ""
+        opened = "the record file was opened anew; " if files else ""
         self.warn(
             f"SIGHUP: {opened}the model, its options and the strategy are read at the start: restart to change them"
         )

@@ -81,7 +81,6 @@ def test_a_mistake_on_the_command_line_is_said(stage: Stage, name: str) -> None:
         (["glm-4-9c"], "glm-4-9b"),
         (["./no/such/folder"], "./no/such/folder"),
         (["--max-attempts", "3"], "MODEL"),
-        (["systemd", "glm-4-9b"], "systemd"),
         (["plan", "glm-4-9b", "--gpu", "RTX 4O90"], "4090"),
         (["plan", "glm-4-9b", "--gpu-memory-total", "0.5"], "0.5GiB"),
         (["diagnose", "/no/such/file.log"], "/no/such/file.log"),
