@@ -90,6 +90,18 @@ class Launch:
         """Return the exit code once the process has ended."""
         return self.process.wait(within_s)
 
+    def story(self) -> list[str]:
+        """Return what happened: the kind of each failure, the rung of each step, "ready"."""
+        told = []
+        for event in self.events():
+            if event["event"] == "failed":
+                told.append(event["failure"]["kind"])
+            elif event["event"] == "step":
+                told.append(event["rung"])
+            elif event["event"] == "ready":
+                told.append("ready")
+        return told
+
     def talk(self) -> str:
         """Return what was said on the terminal."""
         return (self.folder / "stderr.txt").read_text(encoding="utf-8")
@@ -121,35 +133,61 @@ class Launch:
         )
 
 
-@pytest.fixture
-def launch(tmp_path: Path) -> Iterator[Callable[..., Launch]]:
-    """Start `autolaunch tiny-glm --enforce-eager` with more arguments; whatever happens, nothing outlives the test."""
+def serve_words(command: str = "serve") -> list[str]:
+    """Return the command that every test of a real engine begins with: tiny-glm, without a minute of compiling."""
+    return [sys.executable, "-m", "autolaunch", command, "tiny-glm", "--enforce-eager"]
+
+
+def quiet_environment(folder: Path) -> dict[str, str]:
+    """Return an environment that asks nobody on the network, and by which processes of a launch are known."""
+    quiet = {"HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1", "AUTOLAUNCH_TEST_FOLDER": str(folder)}
+    return {**os.environ, **quiet}
+
+
+@contextlib.contextmanager
+def launching(place: Path) -> Iterator[Callable[..., Launch]]:
+    """Give what starts autolaunch with more arguments; whatever happens, nothing outlives the block."""
     launches: list[Launch] = []
 
     def start(*arguments: str) -> Launch:
-        folder = tmp_path / f"launch-{len(launches)}"
+        folder = place / f"launch-{len(launches)}"
         folder.mkdir()
         with socket.socket() as chosen:
             chosen.bind(("127.0.0.1", 0))
             port = chosen.getsockname()[1]
         command = [
-            sys.executable, "-m", "autolaunch", "tiny-glm", "--enforce-eager", "--port", str(port),
-            "--record", str(folder / "record.jsonl"), "--state-dir", str(folder / "state"), *arguments,
+            *serve_words(), "--port", str(port), "--record", str(folder / "record.jsonl"),
+            "--state-dir", str(folder / "state"), *arguments,
         ]  # fmt: skip
-        quiet = {"HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1", "AUTOLAUNCH_TEST_FOLDER": str(folder)}
         with (folder / "stderr.txt").open("w") as err, (folder / "stdout.txt").open("w") as out:
             process = subprocess.Popen(
-                command, stdout=out, stderr=err, text=True, env={**os.environ, **quiet}, start_new_session=True
+                command, stdout=out, stderr=err, text=True, env=quiet_environment(folder), start_new_session=True
             )
         launches.append(Launch(folder, port, process))
         return launches[-1]
 
-    yield start
-    for one in launches:
-        with contextlib.suppress(ProcessLookupError):
-            one.process.send_signal(signal.SIGKILL)
-        one.process.wait(10)
-        one.assert_nothing_left(within_s=10)
+    try:
+        yield start
+    finally:
+        for one in launches:
+            with contextlib.suppress(ProcessLookupError):
+                one.process.send_signal(signal.SIGKILL)
+            one.process.wait(10)
+            one.assert_nothing_left(within_s=10)
+
+
+@pytest.fixture
+def launch(tmp_path: Path) -> Iterator[Callable[..., Launch]]:
+    """Start `autolaunch tiny-glm --enforce-eager` with more arguments; nothing outlives the test."""
+    with launching(tmp_path) as start:
+        yield start
+
+
+@pytest.fixture(scope="module")
+def launch_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Launch]]:
+    """Start as `launch` does, for a story that several tests look at; nothing outlives the module."""
+    with launching(tmp_path_factory.mktemp("once")) as start:
+        yield start
 
 
 @pytest.fixture
@@ -158,9 +196,10 @@ def host() -> Device:
     return measure(DeviceKind.CPU)
 
 
-@pytest.fixture
-def strategy_from(tmp_path: Path) -> Callable[[float], str]:
+@pytest.fixture(scope="session")
+def strategy_from(tmp_path_factory: pytest.TempPathFactory) -> Callable[[float], str]:
     """Return a maker of strategy files: the default ladder, begun at a literal share."""
+    folder = tmp_path_factory.mktemp("strategies")
 
     def make(share: float) -> str:
         shipped = (Path(__file__).parents[2] / "strategies" / "default.toml").read_text(encoding="utf-8")
@@ -168,7 +207,7 @@ def strategy_from(tmp_path: Path) -> Callable[[float], str]:
             f"gpu_memory_utilization = {share:.3f}" if line.startswith("gpu_memory_utilization") else line
             for line in shipped.splitlines()
         )
-        file = tmp_path / f"from-{share:.3f}.toml"
+        file = folder / f"from-{share:.3f}.toml"
         file.write_text(text, encoding="utf-8")
         return str(file)
 

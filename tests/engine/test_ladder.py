@@ -3,25 +3,14 @@
 from __future__ import annotations
 
 import shlex
+import sys
 from collections.abc import Callable
-from typing import Any
+from pathlib import Path
 
 from autolaunch.facts import Device
+from autolaunch.installation import MODULE
 
 from .conftest import START_S, Launch, share_of
-
-
-def story(launch: Launch) -> list[Any]:
-    """Return what happened: the kind of each failure, the rung of each step, "ready"."""
-    told: list[Any] = []
-    for event in launch.events():
-        if event["event"] == "failed":
-            told.append(event["failure"]["kind"])
-        elif event["event"] == "step":
-            told.append(event["rung"])
-        elif event["event"] == "ready":
-            told.append("ready")
-    return told
 
 
 def checked(launch: Launch) -> None:
@@ -37,7 +26,7 @@ def test_a_share_above_what_is_free_is_lowered_to_what_is_free(
 ) -> None:
     run = launch("--strategy", strategy_from(0.999), "--check")
     checked(run)
-    assert story(run) == ["free_memory_low", "utilization", "ready"]
+    assert run.story() == ["free_memory_low", "utilization", "ready"]
     failed, step = run.events("failed")[0], run.events("step")[0]
     numbers = failed["failure"]["numbers"]
     to = step["to"]["gpu_memory_utilization"]
@@ -49,15 +38,22 @@ def test_a_pinned_context_that_does_not_fit_gets_the_memory_it_needs(
 ) -> None:
     run = launch("--strategy", strategy_from(share_of(host, 1.9)), "--max-model-len", "131072", "--check")
     checked(run)
-    assert story(run) == ["kv_too_small", "utilization", "ready"]
+    assert run.story() == ["kv_too_small", "utilization", "ready"]
     assert run.events("failed")[0]["failure"]["numbers"]["needed_kv_gib"] == 2.0
     assert run.events("ready")[0]["effective"]["max_model_len"] == 131072
 
 
-def test_a_capped_memory_shortens_the_context_to_the_engines_own_number(launch: Callable[..., Launch]) -> None:
-    run = launch("--memory", "2GiB", "--concurrency", "2", "--check")
-    checked(run)
-    assert story(run) == ["kv_too_small", "context", "ready"]
+def test_a_context_of_which_two_do_not_fit_is_shortened_to_the_engines_own_number(
+    launch: Callable[..., Launch], host: Device, tmp_path: Path
+) -> None:
+    """Nothing is planned for an engine behind a command of one's own, as in a container: nothing is known of it."""
+    engine = tmp_path / "engine"
+    engine.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m {MODULE} "$@"\n', encoding="utf-8")
+    engine.chmod(0o755)
+    share = f"{share_of(host, 2.0):.3f}"
+    run = launch("--engine", str(engine), "--gpu-memory-utilization", share, "--concurrency", "2", "--check")
+    assert run.wait_exit(within_s=3 * START_S) == 0, run.talk()
+    assert run.story() == ["kv_too_small", "context", "ready"]
     fits = run.events("failed")[0]["failure"]["numbers"]["estimated_max_len"]
     effective = run.events("ready")[0]["effective"]
     assert effective["max_model_len"] == fits // 2 - fits // 2 % 16
@@ -69,7 +65,7 @@ def test_no_room_for_any_cache_raises_the_share(
 ) -> None:
     run = launch("--strategy", strategy_from(share_of(host, 0.4)), "--check")
     checked(run)
-    told = story(run)
+    told = run.story()
     assert told[:2] == ["kv_none", "utilization"]
     assert told[-1] == "ready"
 
