@@ -37,7 +37,8 @@ class Status:
 
     `phase` is the machine's ("planning" before its first start): starting, ready, stopping, backoff, stopped,
     exhausted. `step` is how far a start is; `stirred` when its engine was last seen to work, on the monotonic clock.
-    `ending`: no engine will be started again. `budget` and `basis` as predicted, `effective` as the engine said.
+    `ending`: no engine will be started again; `reloading`: SIGHUP is being answered. `budget` and `basis` as predicted,
+    `effective` as the engine said.
     """
 
     run: str = ""
@@ -49,6 +50,7 @@ class Status:
     step: Phase | None = None
     stirred: float = 0.0
     ending: bool = False
+    reloading: bool = False
     attempt: int = 0
     climbing: int = 0
     max_attempts: int = 0

@@ -171,7 +171,8 @@ class Supervisor:
             case events.Remember():
                 self._remember(effect)
             case events.Reload():
-                self.job.reload()
+                with self.job.watch.reloading():
+                    self.job.reload()
             case events.NoteCrash():
                 self.job.note_crash()
             case events.Finish(exit_code):

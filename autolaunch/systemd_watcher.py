@@ -8,6 +8,7 @@ I/O through `sd_notify` only. Decides what may be said and when; the meaning of 
   own verdict over a stall comes before systemd's, which is there for a supervisor that hangs. Every other phase has
   its own short deadline in the machine, so that the loop's beat is enough there. In service it is not sent: it would
   push the watchdog away too.
+- RELOADING=1 before and READY=1 after what SIGHUP reads anew, in service.
 - WATCHDOG=1 from the loop's beat and from nowhere else.
 """
 
@@ -21,6 +22,8 @@ from typing import Protocol
 from autolaunch.status import Status
 
 EXTEND_EVERY_S = 5.0
+"""Not at every sign of work, of which there may be several a second."""
+
 ANSWER_S = 15.0
 """How long the machine may take to answer a stall before systemd does."""
 
@@ -59,8 +62,9 @@ class SystemdWatcher:
         self._text = ""
         self._phase = "planning"
         self._mark: object = None
-        self._worked = True
+        self._worked = False
         self._ready = False
+        self._reloading = False
         self._stopping = False
         self._extended_at = -EXTEND_EVERY_S
         self._alive_at = 0.0
@@ -69,13 +73,13 @@ class SystemdWatcher:
     def beat_s(self) -> float | None:
         """Half of what the watchdog allows, and often enough to extend what is not up yet."""
         beats = [] if self._watchdog_s is None else [self._watchdog_s / 2]
-        if self._extends or self._owed:
+        if self._extends or self._owed or not self._ready:
             beats.append(EXTEND_EVERY_S)
         return min(beats, default=None)
 
     @property
     def _extends(self) -> bool:
-        return self._stopping or not self._ready
+        return self._stopping or (not self._ready and self._phase != "planning")
 
     def show(self, shown: Status) -> None:
         """Tell what has changed."""
@@ -83,14 +87,26 @@ class SystemdWatcher:
             text = _line(shown)
             if text != self._text:
                 self._owed["STATUS"] = self._text = text
-            if shown.phase == "ready" and not self._ready:
+            if shown.phase == "ready" and shown.came_up and not self._ready:  # and what it serves is known
                 self._owed["READY"], self._ready = "1", True
+            self._reload(shown.reloading)
             if shown.ending and not self._stopping:
                 self._owed["STOPPING"], self._stopping = "1", True
             mark = (shown.phase, shown.attempt, shown.step, shown.stirred)
-            self._worked, self._mark = self._worked or mark != self._mark, mark
-            self._phase = shown.phase
+            self._worked, self._mark, self._phase = self._worked or mark != self._mark, mark, shown.phase
             self._send({})
+
+    def _reload(self, reloading: bool) -> None:
+        """Tell a reload's beginning and end; before READY there is nothing to go back to."""
+        if self._ready and reloading and not self._reloading:
+            self._owed |= {"RELOADING": "1", "MONOTONIC_USEC": str(int(self._clock() * 1e6))}
+            self._reloading = True
+        elif self._reloading and not reloading:
+            self._owed = {
+                name: text for name, text in self._owed.items() if name not in ("RELOADING", "MONOTONIC_USEC")
+            }
+            self._owed["READY"] = "1"
+            self._reloading = False
 
     def beat(self) -> None:
         """Give the sign of life, and what could not be said before."""

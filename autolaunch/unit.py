@@ -5,6 +5,7 @@ Pure. Owns the quoting (systemd.syntax(7), systemd.service(5) "Command lines") a
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -41,7 +42,7 @@ class Service:
     `command` is the whole command line, the executable with its full path; `environment` what was given by variable.
     `reads` are full paths that must be there (the executable's too), `writes` folders that must be writable beside
     state and cache.
-    `drain_s` is how long running requests may take at the end, None for the engine's own short grace.
+    `drain_s` is how long running requests may take at the end.
     """
 
     name: str
@@ -54,13 +55,13 @@ class Service:
     environment: tuple[tuple[str, str], ...] = ()
     reads: tuple[str, ...] = ()
     writes: tuple[str, ...] = ()
-    drain_s: float | None = None
+    drain_s: float = 0.0
 
     @property
     def stop_s(self) -> int:
-        """How long an end as asked may take: the drain, SIGKILL's wait, and a margin."""
+        """How long an end as asked may take: the drain, the grace behind SIGTERM and SIGKILL, and a margin."""
         policy = Policy()
-        return int(max(self.drain_s or 0.0, policy.stop_grace_s) + policy.kill_wait_s + MARGIN_S)
+        return math.ceil(self.drain_s + policy.stop_grace_s + policy.kill_wait_s + MARGIN_S)
 
     @property
     def in_home(self) -> bool:
@@ -152,6 +153,8 @@ def _command(service: Service) -> Iterable[str]:
         yield "# The devices' nodes may not be there after a boot, and the service itself may not make them."
         yield "ExecStartPre=+-/usr/bin/nvidia-modprobe -c 0 -u"
     yield "ExecStart=" + " \\\n    ".join(_lines(service.command))
+    yield "# Opens the record file anew, for logrotate; the command line is read at the start only."
+    yield "ExecReload=/bin/kill -HUP $MAINPID"
 
 
 def _lines(command: Sequence[str]) -> Iterable[str]:
@@ -170,9 +173,9 @@ def _ends(service: Service) -> Iterable[str]:
     codes = (ExitCode.USAGE, ExitCode.NOTHING_FITS, ExitCode.HOST_AT_FAULT)
     yield "Restart=on-failure"
     yield "RestartSec=10"
-    yield "# No restart cures 2 (the command line is wrong), 3 (nothing fits, after everything was tried) and 5 (the host"
-    yield "# needs a hand: no engine, a taken port, no permission). It may cure 4 (an engine's failure that is not memory,"
-    yield "# such as a hub that did not answer) and 6 (too many crashes in a short time)."
+    yield "# No restart cures 2 (the command line is wrong), 3 (nothing fits, after everything was tried) and 5 (the"
+    yield "# host needs a hand: no engine, a taken port, no permission). It may cure 4 (the engine failed, but not of"
+    yield "# memory: a hub that did not answer) and 6 (too many crashes in a short time)."
     yield f"RestartPreventExitStatus={' '.join(str(int(code)) for code in codes)}"
     yield "# SIGTERM to autolaunch only, which lets the engine finish and sees that its whole tree is gone. To every"
     yield "# process it would cut the requests that still run. What outlives autolaunch itself gets SIGKILL."

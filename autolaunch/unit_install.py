@@ -71,8 +71,9 @@ def service(typed: Typed, options: Options, place: Place, *, environment: Mappin
         account=place.account,
         dynamic=place.dynamic,
         environment=variables,
-        reads=_reads(command, options, asked),
+        reads=_reads(command, options),
         writes=_writes(options, asked),
+        drain_s=options.drain_timeout,
     )
 
 
@@ -164,12 +165,10 @@ def _refuse_open(secrets: Path) -> None:
         )
 
 
-def _reads(command: Sequence[str], options: Options, asked: Asked) -> tuple[str, ...]:
-    """Return the full paths that a start needs: programs, with what their links lead to, and a model's folder."""
-    words = [command[0], sys.prefix, sys.base_prefix, str(Path(__file__).parent)]
-    words += [str(Path(asked.entry.model).absolute())]
-    words += [word for word in (options.engine or "").split() if word.startswith("/")]
-    words += [value for option in given(asked.wish.engine_args) for value in option.values]
+def _reads(command: Sequence[str], options: Options) -> tuple[str, ...]:
+    """Return the full paths that a start needs: programs, with what their links lead to, and files that are named."""
+    words = [sys.prefix, sys.base_prefix, str(Path(__file__).parent), *(options.engine or "").split()]
+    words += [word.partition("=")[2] if word.startswith("-") else word for word in command]
     found = {path for word in words if word.startswith("/") for path in (word, os.path.realpath(word))}
     return tuple(sorted(path for path in found if _is_here(path) and not path.startswith(("/usr/", "/proc/", "/dev/"))))
 

@@ -5,9 +5,11 @@ I/O only through the watchers. Must not decide: a watcher that fails is told onc
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Protocol
 
 from autolaunch import phases, record, status
@@ -60,6 +62,15 @@ class Watch:
         """Take how far a start is."""
         if phase is not self._status.step and self._status.phase == "starting":
             self._change(lambda _: status.stepped(self._status, phase))
+
+    @contextlib.contextmanager
+    def reloading(self) -> Iterator[None]:
+        """Show that what can be read anew is being read, for as long as it lasts."""
+        self._change(lambda _: replace(self._status, reloading=True))
+        try:
+            yield
+        finally:
+            self._change(lambda _: replace(self._status, reloading=False))
 
     def beat(self) -> None:
         """Pass the loop's beat on."""

@@ -168,6 +168,20 @@ def test_watchers_see_every_change_once_and_the_beat_they_asked_for() -> None:
     assert watch.status.phase == "exhausted"
 
 
+def test_a_reload_is_shown_for_as_long_as_it_lasts_however_it_ends() -> None:
+    watch = Watch(FIRST, (), lambda _: None)
+    seen: list[bool] = []
+
+    def fail() -> None:
+        with watch.reloading():
+            seen.append(watch.status.reloading)
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail()
+    assert [*seen, watch.status.reloading] == [True, False]
+
+
 def test_a_watcher_that_fails_is_told_once_and_costs_nothing() -> None:
     warnings: list[str] = []
     good = Note()

@@ -16,7 +16,7 @@ from autolaunch.watchers import watchers
 
 PLANNING = Status(model="glm", max_attempts=6, url="http://127.0.0.1:8000")
 STARTING = replace(PLANNING, phase="starting", attempt=1, stirred=1.0)
-READY = replace(STARTING, phase="ready", effective={"max_model_len": 8192})
+READY = replace(STARTING, phase="ready", effective={"max_model_len": 8192}, ready_at=1.0)
 SERVING = "serving glm at http://127.0.0.1:8000, context 8192 tokens"
 EXTENDED = str(315 * 10**6)
 SHORT = str(45 * 10**6)
@@ -68,6 +68,14 @@ def test_ready_is_said_once_and_not_before() -> None:
     assert world.show(READY) == {"STATUS": SERVING}
 
 
+def test_ready_waits_for_the_word_that_says_what_is_served() -> None:
+    """The machine is ready an instant before it is told: a client of the unit once found no `ready` in the record."""
+    world = World()
+    world.show(STARTING)
+    assert "READY" not in world.show(replace(READY, ready_at=None))
+    assert world.show(READY) == {"READY": "1"}
+
+
 def test_the_line_says_how_far_a_start_is() -> None:
     world = World()
     assert world.show(STARTING)["STATUS"] == "attempt 1 of at most 6: first start"
@@ -95,10 +103,17 @@ def test_a_start_that_stalls_is_not_extended() -> None:
     assert [world.beat(after_s=5.0) for _ in range(100)] == [{}] * 100
 
 
-@pytest.mark.parametrize("phase", ["planning", "stopping"])
-def test_a_phase_that_the_machine_bounds_is_extended_by_the_beat(phase: str) -> None:
+def test_before_the_first_start_the_managers_own_bound_holds() -> None:
+    """The first beat once gave 45 s whatever the unit said."""
     world = World()
-    world.show(replace(STARTING, phase=phase))
+    assert world.beat() == {}
+    assert world.show(PLANNING) == {"STATUS": "planning"}
+    assert world.show(STARTING)["EXTEND_TIMEOUT_USEC"] == EXTENDED
+
+
+def test_a_phase_that_the_machine_bounds_is_extended_by_the_beat() -> None:
+    world = World()
+    world.show(replace(STARTING, phase="stopping"))
     assert world.beat(after_s=5.0) == {"EXTEND_TIMEOUT_USEC": SHORT}
     assert world.beat(after_s=4.0) == {}
 
@@ -118,6 +133,31 @@ def test_stopping_is_said_only_where_no_engine_follows() -> None:
     assert world.beat(after_s=5.0) == {"EXTEND_TIMEOUT_USEC": SHORT}
     ended = replace(READY, phase="stopped", ending=True, reason="SIGTERM")
     assert world.show(ended) == {"STATUS": "stopped (SIGTERM)"}
+
+
+def test_a_reload_has_a_beginning_and_an_end() -> None:
+    world = World()
+    reloading = replace(READY, reloading=True)
+    world.show(READY)
+    assert world.show(reloading) == {"RELOADING": "1", "MONOTONIC_USEC": "100000000"}
+    assert world.show(replace(reloading, restarts=1)) == {}
+    assert world.show(READY) == {"READY": "1"}
+
+
+def test_a_reload_while_nothing_serves_is_not_told() -> None:
+    world = World()
+    world.show(STARTING)
+    assert world.show(replace(STARTING, reloading=True)) == {}
+    assert world.show(STARTING) == {}
+
+
+def test_a_reload_that_could_not_be_told_in_time_is_over() -> None:
+    world = World()
+    world.show(READY)
+    world.manager.full = True
+    world.show(replace(READY, reloading=True))
+    world.manager.full = False
+    assert world.show(READY) == {"READY": "1"}
 
 
 def test_a_run_that_starts_nothing_says_why() -> None:

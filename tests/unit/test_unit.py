@@ -181,7 +181,8 @@ def test_what_is_written_besides_is_found_in_the_options() -> None:
 
 def test_stopping_may_take_what_the_engine_may_take() -> None:
     assert SERVICE.stop_s == 60
-    assert replace(SERVICE, drain_s=300.0).stop_s == 340
+    assert replace(SERVICE, drain_s=300.0).stop_s == 360
+    assert directives(run("glm-4-9b", "--drain-timeout", "120.5"))["TimeoutStopSec"] == ["181"]
 
 
 @pytest.mark.parametrize(

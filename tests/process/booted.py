@@ -1,0 +1,158 @@
+"""A real systemd as PID 1 of a namespace of its own, and one autolaunch unit in it; skipped where that cannot be.
+
+The machine's own systemd is never touched. The script that boots one is not part of this project: it is looked for
+beside the checkout, as `shared/systemd_boot.sh`, or where AUTOLAUNCH_SYSTEMD_BOOT says.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.process.stage import ENGINE, ROOT, Stage, cmdline, until
+
+SCRIPT = Path(os.environ.get("AUTOLAUNCH_SYSTEMD_BOOT", ROOT.parent / "shared" / "systemd_boot.sh"))
+
+
+class Booted:
+    """The systemd; `pid` as this side sees it."""
+
+    def __init__(self, script: subprocess.Popen[bytes], folder: Path) -> None:
+        self._script = script
+        self.root = folder / "root"
+        self.pid = until(self._init, "a systemd as PID 1", deadline_s=15.0)
+        for path in (sys.prefix, sys.base_prefix, str(ROOT)):
+            self.share(Path(path))
+        until(lambda: "running" in self.inside("systemctl", "is-system-running").stdout, "its boot", deadline_s=30.0)
+
+    def _init(self) -> int:
+        assert self._script.poll() is None, "the script has ended"
+        with contextlib.suppress(OSError):
+            for child in Path(f"/proc/{self._script.pid}/task/{self._script.pid}/children").read_text().split():
+                if b"/systemd\0--system" in cmdline(int(child)):
+                    return int(child)
+        return 0
+
+    def share(self, path: Path) -> None:
+        """Show a folder of this side there as well; /tmp is the other side's own."""
+        if path.is_relative_to("/tmp"):
+            target = f"{self.root}{path}"
+            script = f"mkdir -p '{target}' && mount --bind '{path}' '{target}'"
+            subprocess.run(["nsenter", "-t", str(self.pid), "-m", "sh", "-c", script], check=True, cwd="/", timeout=10)
+
+    def inside(self, *words: str, given: str | None = None) -> subprocess.CompletedProcess[str]:
+        """Run a command there to its end."""
+        command = ["nsenter", "-t", str(self.pid), "-a", "-r", "-w", *words]
+        return subprocess.run(
+            command, input=given, capture_output=True, text=True, timeout=60, check=False, cwd="/", env=_plain()
+        )
+
+    def write(self, path: str, text: str) -> None:
+        """Write a file there."""
+        self.inside("mkdir", "-p", str(Path(path).parent))
+        assert self.inside("tee", path, given=text).returncode == 0
+
+
+def _plain() -> dict[str, str]:
+    named = ("AUTOLAUNCH_", "FAKE_", "XDG_", "VLLM_", "HF_")
+    return {**{key: value for key, value in os.environ.items() if not key.startswith(named)}, "PYTHONPATH": str(ROOT)}
+
+
+@contextlib.contextmanager
+def booted() -> Iterator[Booted]:
+    """Boot one, and end it with everything in it; skip where that needs what is not there."""
+    if not SCRIPT.is_file():
+        pytest.skip(f"no {SCRIPT}, which boots a systemd")
+    if os.geteuid() != 0:
+        pytest.skip("a systemd of one's own needs root")
+    missing = [name for name in ("systemctl", "nsenter", "unshare", "chroot") if shutil.which(name) is None]
+    if missing:
+        pytest.skip(f"not installed: {', '.join(missing)}")
+    folder = Path(tempfile.mkdtemp(prefix="alsd-", dir="/tmp"))
+    quiet = subprocess.DEVNULL
+    script = subprocess.Popen([str(SCRIPT), str(folder)], stdin=quiet, stdout=quiet, stderr=quiet, cwd="/")
+    try:
+        yield Booted(script, folder)
+    finally:
+        script.kill()  # unshare --kill-child: PID 1 goes with it, and with PID 1 its namespace
+        script.wait(20)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+class Unit:
+    """autolaunch's own unit for a fake engine on a stage, installed by its own command."""
+
+    def __init__(self, system: Booted, stage: Stage) -> None:
+        self.system = system
+        self.stage = stage
+        self.name = f"autolaunch-test-{stage.port}"
+        system.share(stage.folder)
+
+    def install(self, *options: str, **directives: str) -> None:
+        """Write the unit, with a drop-in of what a test must change: the scenario, and shorter times."""
+        words = [sys.executable, "-m", "autolaunch", "systemd", "glm-4-9b", "--install", "--name", self.name]
+        words += ["--run-as", "root", "--engine", ENGINE, "--engine-version", "0.24.0", "--port", str(self.stage.port)]
+        words += ["--state-dir", str(self.stage.state), "--record", str(self.stage.record), *options]
+        self.stage.state.mkdir(exist_ok=True)
+        done = self.system.inside(*words)
+        assert done.returncode == 0, done.stderr
+        wanted = {"RestartSec": "100ms", "StandardError": f"append:{self.stage.folder}/err", **directives}
+        passed = ("FAKE_ENGINE", "PYTHONPATH", "TMPDIR")
+        lines = [f"Environment={name}={self.stage.environment[name]}" for name in passed]
+        lines += [f"{name}={value}" for name, value in wanted.items() if not name.startswith("StartLimit")]
+        about = [f"{name}={value}" for name, value in wanted.items() if name.startswith("StartLimit")]
+        text = "\n".join(["[Unit]", *about, "[Service]", *lines, ""])
+        self.system.write(f"/run/systemd/system/{self.name}.service.d/test.conf", text)
+        self.control("daemon-reload", named=False)
+
+    def control(self, verb: str, *more: str, named: bool = True) -> subprocess.CompletedProcess[str]:
+        return self.system.inside("systemctl", verb, *more, *([self.name] if named else []))
+
+    def start(self) -> None:
+        """Order the start and wait for nothing."""
+        self.control("start", "--no-block")
+
+    def get(self, prop: str) -> str:
+        return self.control("show", "-p", prop, "--value").stdout.strip()
+
+    def becomes(self, state: str, deadline_s: float = 20.0) -> None:
+        """Wait for an ActiveState."""
+        until(lambda: self.get("ActiveState") == state, f"ActiveState={state}", deadline_s=deadline_s)
+
+    def says(self, text: str, deadline_s: float = 20.0) -> None:
+        """Wait for a StatusText that has this in it."""
+        until(lambda: text in self.get("StatusText"), f"a status with {text!r}", deadline_s=deadline_s)
+
+    def pids(self, mark: bytes) -> list[int]:
+        """Give the unit's processes with `mark` in their command line, numbered as on this side."""
+        return [pid for pid in self.stage.mentioning() if mark in cmdline(pid)]
+
+    def supervisor(self) -> int:
+        (pid,) = (pid for pid in self.pids(b"autolaunch\0serve") if b"warden" not in cmdline(pid))
+        return pid
+
+    def leader(self) -> int:
+        """Give the fake engine's API server, which the warden's command line also names."""
+        found = [pid for pid in self.pids(b"tests/fake_engine") if b"warden" not in cmdline(pid)]
+        return min(pid for pid in found if b"autolaunch\0serve" not in cmdline(pid))
+
+    def close(self) -> None:
+        """Stop it, whatever became of it."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            if self.stage.mentioning():
+                for pid in self.pids(b"autolaunch\0serve"):
+                    os.kill(pid, signal.SIGCONT)
+            self.control("stop")
+            self.control("reset-failed")
+        for pid in self.stage.mentioning():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
