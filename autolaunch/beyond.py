@@ -47,8 +47,27 @@ OPTIONS: Mapping[str, Callable[[str], bool]] = {
     "rope-scaling": _always,  # another length
     "speculative-config": _always,  # a second model
     "speculative-model": _always,
+    "VLLM_CPU_KVCACHE_SPACE": _given,  # the cache in GiB
 }
 """By name, when its value counts. `--load-format` is judged with `--quantization`."""
+
+VARIABLES = (
+    "PYTORCH_ALLOC_CONF",
+    "PYTORCH_CUDA_ALLOC_CONF",
+    "VLLM_ALLOW_LONG_MAX_MODEL_LEN",
+    "VLLM_ATTENTION_BACKEND",
+    "VLLM_CPU_KVCACHE_SPACE",
+    "VLLM_ENABLE_STARTUP_PLAN",
+    "VLLM_MEMORY_PROFILER_ESTIMATE_CUDAGRAPHS",
+    "VLLM_USE_V1",
+)
+"""Variables that change what a start needs: a wish with another value is another wish (vllm/envs.py)."""
+
+
+def variables(environment: Mapping[str, str]) -> tuple[Given, ...]:
+    """Return those of an environment that change what a start needs, as options by their own names."""
+    return tuple(Given(name, (environment[name],), (name,)) for name in VARIABLES if environment.get(name))
+
 
 OWN_WEIGHTS = frozenset({"bitsandbytes", "bitblas", "gguf", "sharded_state", "tensorizer"})
 """Load formats that say how the weights are stored, where no `--quantization` does."""
@@ -65,5 +84,5 @@ def beyond(options: Iterable[Given]) -> str:
         if name == "load-format" and "quantization" not in last:
             counts = OWN_WEIGHTS.__contains__
         if counts is not None and counts(option.values[-1] if option.values else ""):
-            return f"--{name}"
+            return name if name in VARIABLES else f"--{name}"
     return ""

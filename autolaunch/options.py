@@ -6,13 +6,14 @@ I/O only where a check needs it (a strategy file, vLLM's own config file). Start
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from autolaunch.arguments import Given, given
+from autolaunch.arguments import Given, engine_options, given
 from autolaunch.asked import wish_digest
-from autolaunch.beyond import MARK, beyond
+from autolaunch.beyond import MARK, beyond, variables
 from autolaunch.case import Limits
 from autolaunch.catalog import Entry, find_model
 from autolaunch.errors import WishError
@@ -55,11 +56,15 @@ class Options:
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What a user asked of one model, and the model as it was found by its name."""
+    """What a user asked of one model, and the model as it was found by its name.
+
+    `around` are options that stand in the engine's command and in its environment.
+    """
 
     wish: Wish
     entry: Entry
     strategy: Strategy
+    around: tuple[Given, ...] = ()
 
     @property
     def where(self) -> Where:
@@ -86,8 +91,8 @@ class Asked:
 
     @property
     def _options(self) -> tuple[Given, ...]:
-        """The catalogue's options, those of vLLM's own config file and the command line's, the last of a name wins."""
-        return (*given(self.wish.entry_args), *self.wish.options)
+        """All that the engine gets, the last of a name wins: ours, its command's, its config file's, the user's."""
+        return (*self.around, *given(self.wish.entry_args), *self.wish.options)
 
 
 def ask(model: str | None, engine_args: Sequence[str], options: Options) -> Asked:
@@ -108,7 +113,17 @@ def ask(model: str | None, engine_args: Sequence[str], options: Options) -> Aske
             f"--status {options.status} is where the engine is to serve, port {address.port}",
             hint="choose another port with --status or --port",
         )
-    return Asked(wish, entry, strategy)
+    return Asked(wish, entry, strategy, (*_in_command(options.engine), *variables(os.environ)))
+
+
+def _in_command(engine: str | None) -> tuple[Given, ...]:
+    """Return the engine options that stand in the command itself; what cannot be read is `installation`'s to refuse."""
+    try:
+        words = shlex.split(engine or "")
+    except ValueError:
+        return ()
+    known = engine_options().arity
+    return tuple(option for option in given(words[1:]) if option.name in known)
 
 
 def limits_of(options: Options) -> Limits:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from autolaunch.arguments import engine_options, given
-from autolaunch.beyond import MARK, OPTIONS, beyond
+from autolaunch.beyond import MARK, OPTIONS, VARIABLES, beyond, variables
 from autolaunch.candidates import predicted
 from autolaunch.facts import GIB
 from autolaunch.figures import Effective
@@ -21,7 +21,7 @@ from tests.unit.test_planner import ask as question
 
 
 def test_every_name_is_an_option_of_the_engine() -> None:
-    assert set(OPTIONS) <= set(engine_options().arity)
+    assert set(OPTIONS) - set(VARIABLES) <= set(engine_options().arity)
 
 
 @pytest.mark.parametrize(
@@ -88,3 +88,25 @@ def test_another_content_of_the_engines_own_config_file_is_another_wish(tmp_path
         file.write_text(f"block-size: {block}\n", encoding="utf-8")
         digests.add(ask("glm-4-9b", ("--config", str(file)), Options()).digest)
     assert len(digests) == 2
+
+
+def test_what_stands_in_the_environment_counts_like_an_option() -> None:
+    asked = {"VLLM_CPU_KVCACHE_SPACE": "4", "VLLM_USE_V1": "0", "HF_TOKEN": "hf_secret", "VLLM_ATTENTION_BACKEND": ""}
+    found = variables(asked)
+    assert [(option.name, option.value) for option in found] == [("VLLM_CPU_KVCACHE_SPACE", "4"), ("VLLM_USE_V1", "0")]
+    assert beyond(found) == "VLLM_CPU_KVCACHE_SPACE"
+    assert beyond(variables({"VLLM_USE_V1": "0"})) == ""
+
+
+def test_what_stands_in_the_engines_command_or_environment_is_part_of_the_wish(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    plain = ask("glm-4-9b", (), Options(engine="vllm serve"))
+    offloading = ask("glm-4-9b", (), Options(engine="vllm serve --cpu-offload-gb 10"))
+    assert (plain.beyond, offloading.beyond) == ("", "--cpu-offload-gb")
+    assert (
+        ask("glm-4-9b", (), Options(engine="python3 -S -m vllm.entrypoints.openai.api_server")).digest == plain.digest
+    )
+    monkeypatch.setenv("VLLM_USE_V1", "0")
+    assert ask("glm-4-9b", (), Options(engine="vllm serve")).digest != plain.digest
+    assert ask("glm-4-9b", (), Options(engine="vllm 'serve")).beyond == ""
