@@ -269,6 +269,8 @@ def _log(status: Status, tail: Sequence[str]) -> str:
 
 
 def _span(seconds: float) -> str:
+    if 0 <= seconds < 10:
+        return f"{seconds:.1f} s"
     whole = max(0, int(seconds))
     if whole < 120:
         return f"{whole} s"

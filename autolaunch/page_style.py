@@ -22,7 +22,7 @@ header.good{border-left-color:var(--good)}header.bad{border-left-color:var(--bad
 header.good .phase{color:var(--good)}header.bad .phase{color:var(--bad)}header.busy .phase{color:var(--busy)}
 h1{font-size:1.4rem;margin:0 0 .2rem;overflow-wrap:anywhere}h2{font-size:1rem;margin:0 0 .5rem}
 p{margin:.2rem 0;overflow-wrap:anywhere}.phase{font-weight:600}.dim{color:var(--dim);font-size:.88rem}
-.line{font-family:ui-monospace,monospace}
+.line{font-family:ui-monospace,monospace;max-height:6em;overflow:auto}
 ol{list-style:none;margin:0;padding:0}
 li{padding:.15rem 0 .55rem 1rem;border-left:2px solid var(--edge);position:relative;overflow-wrap:anywhere}
 li::before{content:"";position:absolute;left:-.4rem;top:.5rem;width:.7rem;height:.7rem;border-radius:50%;background:var(--dim)}
@@ -37,8 +37,8 @@ th{font-weight:400;color:var(--dim);font-size:.82rem}td+td,th+th{text-align:righ
 .non_torch{fill:var(--non_torch);background:var(--non_torch)}.cudagraph{fill:var(--cudagraph);background:var(--cudagraph)}
 .kv_cache{fill:var(--kv_cache);background:var(--kv_cache)}.held{fill:var(--held);background:var(--held)}
 .rest{fill:var(--rest);background:var(--rest)}
-pre{margin:.3rem 0 0;max-height:24rem;overflow:auto;white-space:pre;
-font:12px/1.45 ui-monospace,Menlo,Consolas,monospace}
+pre{margin:.3rem 0 0;max-height:24rem;overflow:auto;white-space:pre-wrap;
+overflow-wrap:anywhere;font:12px/1.45 ui-monospace,Menlo,Consolas,monospace}
 code{font-family:ui-monospace,Menlo,Consolas,monospace;font-size:.86rem}
 footer{color:var(--dim);font-size:.8rem;padding:0 .2rem}#lost{color:var(--bad)}
 """

@@ -32,7 +32,9 @@ from autolaunch.status_form import hushed
 from autolaunch.wish import Address
 
 BEAT_S = 5.0
-BACKLOG = 128
+BACKLOG = 1024
+"""A client that finds the queue full tries again after a second and then after two: a probe would be late."""
+
 UNIX_MODE = 0o660
 FRESH_S = 0.5
 """How long an answer serves whoever asks the same again."""

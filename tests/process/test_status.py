@@ -1,0 +1,286 @@
+"""`--status` of a real run: what is answered in every phase, to how many, and that nobody who asks can hurt the run."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import os
+import signal
+import socket
+import stat
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from autolaunch.door import CONNECTIONS
+from tests.fake_engine import behaviours as b
+from tests.fake_engine import leftovers
+from tests.fake_engine.scenario import Outcome
+from tests.process.browser import BROWSER, browsing
+from tests.process.stage import SECRET, TOKEN, Stage, free_port, ok, state_of, until
+
+pytestmark = [pytest.mark.process, pytest.mark.timeout(120)]
+
+ROUTES = ("/", "/livez", "/readyz", "/startupz", "/status", "/metrics")
+
+
+class Asked:
+    """The status of a run, asked over TCP."""
+
+    def __init__(self, port: int) -> None:
+        self.port = port
+
+    def get(self, path: str, timeout: float = 10.0) -> tuple[int, str]:
+        client = http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout)
+        with contextlib.closing(client):
+            client.request("GET", path)
+            answer = client.getresponse()
+            return answer.status, answer.read().decode()
+
+    def there(self, path: str) -> tuple[int, str]:
+        """Return what is answered, (0, "") while nobody listens yet."""
+        try:
+            return self.get(path)
+        except OSError:
+            return 0, ""
+
+    def json(self) -> dict[str, Any]:
+        value: dict[str, Any] = json.loads(self.get("/status")[1])
+        return value
+
+    def probes(self) -> tuple[int, int, int]:
+        return self.get("/livez")[0], self.get("/startupz")[0], self.get("/readyz")[0]
+
+    def metric(self, name: str) -> float:
+        text = self.get("/metrics")[1]
+        return float(next(line.split()[-1] for line in text.splitlines() if line.startswith(name + " ")))
+
+
+def launched(stage: Stage, *more: str) -> tuple[subprocess.Popen[bytes], Asked]:
+    port = free_port()
+    return stage.launch("--status", str(port), *more), Asked(port)
+
+
+def end(stage: Stage, process: subprocess.Popen[bytes]) -> None:
+    process.send_signal(signal.SIGTERM)
+    assert stage.end(process).code == 0
+
+
+def test_a_climb_is_told_while_it_goes_on(stage: Stage) -> None:
+    stage.play(Outcome(kind="kv_too_small"), ok(delay_s={"profile": 3.0}))
+    process, asked = launched(stage)
+    until(lambda: '"attempt": 2' in asked.there("/status")[1], "the second attempt is told")
+    assert asked.probes() == (200, 503, 503)
+    line = "attempt 2 of at most 10: kv_too_small, context: max_model_len auto -> 70624\n"
+    assert asked.get("/readyz") == asked.get("/startupz") == (503, line)
+    told = asked.json()
+    assert (told["phase"], told["attempt"], told["settings"]) == ("starting", 2, {"max_model_len": 70624})
+    page = asked.get("/")[1]
+    assert "131072 tokens need 5.00 GiB of KV cache, 2.69 GiB are there; 70624 tokens fit" in page
+    ready = stage.line("ready")
+    until(lambda: asked.probes() == (200, 200, 200), "the probes pass")
+    told = asked.json()
+    assert [told[name] for name in ("phase", "run", "effective", "url")] == [
+        "ready", ready["run"], ready["effective"], ready["url"],
+    ]  # fmt: skip
+    assert asked.metric("autolaunch_attempts_total") == 2
+    assert asked.metric('autolaunch_failures_total{kind="kv_too_small"}') == 1
+    assert asked.metric('autolaunch_phase_seconds_total{phase="starting",step="profile"}') > 1
+    end(stage, process)
+
+
+def test_a_crash_and_the_way_back_are_told(stage: Stage) -> None:
+    stage.play(ok(), ok(delay_s={"load": 1.0}))
+    process, asked = launched(stage)
+    stage.line("ready")
+    until(lambda: asked.probes() == (200, 200, 200), "the probes pass")
+    stage.crash()
+    until(lambda: asked.probes() == (200, 200, 503), "it is not ready, but has served")
+    until(lambda: asked.probes() == (200, 200, 200), "it serves again")
+    assert asked.metric("autolaunch_restarts_total") == 1
+    assert [one["event"] for one in asked.json()["history"]] == ["crashed"]
+    assert "died in service" in asked.get("/")[1]
+    end(stage, process)
+
+
+def test_no_answer_holds_a_secret(stage: Stage) -> None:
+    stage.environment |= {"HF_TOKEN": TOKEN}
+    stage.play(Outcome(kind="kv_too_small", behaviours=(b.PrintSecret(),)), ok(b.PrintSecret()))
+    process, asked = launched(stage, "--api-key", SECRET)
+    stage.line("ready")
+    until(lambda: asked.probes()[2] == 200, "it is ready")
+    answers = [asked.get(path)[1] for path in (*ROUTES, "/nothing", f"/{SECRET}")]
+    assert "***" in answers[0]  # the engine's log shows its arguments
+    for answer in answers:
+        assert SECRET not in answer
+        assert TOKEN not in answer
+        assert str(stage.folder / "scenario.json") not in answer  # of the environment
+    end(stage, process)
+
+
+def test_a_taken_address_ends_the_launch_before_anything_is_started(stage: Stage) -> None:
+    stage.play(ok())
+    with socket.create_server(("127.0.0.1", 0)) as holder:
+        port = holder.getsockname()[1]
+        ended = stage.run("--status", str(port))
+    assert ended.code == 5
+    assert f"the status cannot be served: port {port} cannot be listened on" in ended.err
+    assert "choose another with --status" in ended.err
+    assert leftovers.starts(stage.folder) == []
+    assert stage.lines() == []
+
+
+def test_the_engines_own_port_is_refused(stage: Stage) -> None:
+    stage.play(ok())
+    assert stage.run("--status", str(stage.port)).code == 2
+    assert leftovers.starts(stage.folder) == []
+
+
+def said_at(path: Path) -> bytes:
+    with socket.socket(socket.AF_UNIX) as client:
+        client.settimeout(10)
+        client.connect(str(path))
+        client.sendall(b"GET /readyz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        return b"".join(iter(lambda: client.recv(1 << 16), b""))
+
+
+def test_a_unix_socket_outlives_no_run_and_stops_no_run_after_a_kill(stage: Stage) -> None:
+    path = stage.folder / "x.sock"
+    stage.play(ok(), ok())
+    process = stage.launch("--status", f"unix:{path}")
+    stage.line("ready")
+    assert stat.S_IMODE(path.stat().st_mode) == 0o660
+    until(lambda: said_at(path).startswith(b"HTTP/1.1 200 OK\r\n"), "it is ready")
+    process.kill()
+    process.wait()
+    stage.nothing_left()
+    assert path.exists()
+    process = stage.launch("--status", f"unix:{path}")
+    stage.line("ready", 1)
+    until(lambda: said_at(path).startswith(b"HTTP/1.1 200 OK\r\n"), "it is ready again")
+    end(stage, process)
+    assert not path.exists()
+
+
+# --- load
+
+
+@contextlib.contextmanager
+def slow(port: int, count: int) -> Iterator[list[int]]:
+    """Clients that send a byte a second and come again when they are sent away; gives the bytes that were sent."""
+    over, sent = threading.Event(), [0] * count
+
+    def drip(number: int) -> None:
+        question = b"GET / HTTP/1.1\r\nHost: localhost\r\nX: " + b"y" * 1000
+        while not over.is_set():
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 10) as client:
+                for byte in question:
+                    client.sendall(bytes((byte,)))
+                    sent[number] += 1
+                    if over.wait(1.0):
+                        return
+
+    drips = [threading.Thread(target=drip, args=(number,)) for number in range(count)]
+    for one in drips:
+        one.start()
+    try:
+        yield sent
+    finally:
+        over.set()
+        for one in drips:
+            one.join(20)
+
+
+@contextlib.contextmanager
+def crowd(port: int, count: int) -> Iterator[list[float]]:
+    """Clients that ask for one route after the other as fast as they are answered; gives the seconds of each answer."""
+    over, seconds = threading.Event(), list[float]()
+
+    def ask(number: int) -> None:
+        turn = number
+        while not over.is_set():
+            turn += 1
+            began = time.monotonic()
+            with contextlib.suppress(OSError, http.client.HTTPException):
+                assert Asked(port).get(ROUTES[turn % len(ROUTES)], 30.0)[0] in (200, 503)
+                seconds.append(time.monotonic() - began)
+
+    asking = [threading.Thread(target=ask, args=(number,)) for number in range(count)]
+    for one in asking:
+        one.start()
+    try:
+        yield seconds
+    finally:
+        over.set()
+        for one in asking:
+            one.join(40)
+
+
+def crash_to_restart(stage: Stage, nth: int) -> float:
+    """Kill the engine that serves and return the seconds until the next one was started, the wait left out."""
+    began = time.time()
+    stage.crash()
+    waited = float(stage.line("restarting", nth)["wait_seconds"])
+    until(lambda: len(leftovers.starts(stage.folder)) == nth + 2, "the next start")
+    stage.line("ready", nth + 1)
+    return float(leftovers.starts(stage.folder)[nth + 1]["time"]) - began - waited
+
+
+def test_many_and_slow_clients_do_not_hurt_the_run(stage: Stage) -> None:
+    stage.play(ok(), ok(), ok())
+    process, asked = launched(stage)
+    stage.line("ready")
+    calm_s = crash_to_restart(stage, 0)
+    for path in ROUTES:
+        asked.get(path)
+    before = {name: state_of(process.pid, name) for name in ("VmRSS", "Threads")}
+    with slow(asked.port, 50) as sent, crowd(asked.port, 200) as seconds:
+        until(lambda: len(seconds) > 400 and sum(sent) > 100, "the crowd is there", deadline_s=40)
+        loaded_s = crash_to_restart(stage, 1)
+        during = {name: state_of(process.pid, name) for name in ("VmRSS", "Threads")}
+        held = len(os.listdir(f"/proc/{process.pid}/fd"))  # noqa: PTH208 - of another process, at once
+        until(lambda: len(seconds) > 1000, "the crowd goes on being answered", deadline_s=40)
+    most = sorted(seconds)[len(seconds) * 99 // 100]
+    print(f"calm {calm_s:.3f} s, loaded {loaded_s:.3f} s, {before} {during}, {held} descriptors")
+    print(f"{len(seconds)} answers, 99 of 100 within {most:.2f} s, all within {max(seconds):.2f} s")
+    assert loaded_s < calm_s + 1.0
+    assert during["VmRSS"] < before["VmRSS"] + 16 * 1024
+    assert during["Threads"] <= before["Threads"] + 3  # those of a start
+    assert held < CONNECTIONS + 40
+    assert most < 1.0  # a probe's usual patience
+    until(lambda: asked.probes() == (200, 200, 200), "the probes pass")
+    end(stage, process)
+
+
+# --- a real browser
+
+
+@pytest.mark.skipif(BROWSER is None, reason="there is no Chromium here")
+def test_a_real_browser_shows_the_page_and_renews_it(stage: Stage) -> None:
+    stage.play(Outcome(kind="kv_too_small"), ok(b.Garbage(), delay_s={"profile": 5.0}))
+    process, asked = launched(stage)
+    until(lambda: '"step": "profile"' in asked.there("/status")[1], "the second start is told")
+    with browsing(stage.folder / "browser") as browser:
+        browser.open(f"http://127.0.0.1:{asked.port}/", width=400, height=900)
+        until(lambda: browser.value("document.querySelector('.phase')?.textContent"), "the page is there")
+        phase = "document.querySelector('.phase').textContent"
+        assert browser.value(phase) == "Starting the engine: measuring memory"
+        stage.line("ready")
+        until(lambda: browser.value(phase) == "Serving", "it renewed itself")
+        assert browser.value("[...document.querySelectorAll('li')].map(one => one.className).join()") == "bad,step,good"
+        assert browser.value("document.documentElement.scrollWidth") == 400, "nothing sticks out of a phone's screen"
+        pictures = Path(os.environ.get("AUTOLAUNCH_PICTURES", stage.folder))
+        for scheme, ground in (("light", "rgb(246, 247, 249)"), ("dark", "rgb(17, 20, 23)")):
+            browser.prefer(scheme)
+            assert browser.value("getComputedStyle(document.body).backgroundColor") == ground
+            browser.picture(pictures / f"page-{scheme}.png")
+            assert (pictures / f"page-{scheme}.png").read_bytes().startswith(b"\x89PNG")
+        end(stage, process)
+        until(lambda: browser.value("!document.getElementById('lost').hidden"), "it says that nobody answers")
+        assert [said for said in browser.said if "ERR_CONNECTION_REFUSED" not in said] == []
