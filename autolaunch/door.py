@@ -83,8 +83,11 @@ class Door:
     def _run(self) -> None:
         try:
             while not self._closing.is_set():
-                worked = self._turn()
-                self._closing.wait(worked * (1 / SHARE - 1))
+                try:
+                    rest = self._turn() * (1 / SHARE - 1)
+                except OSError:  # the kernel is out of something; whoever is here keeps its deadline
+                    rest = RETRY_S
+                self._closing.wait(rest)
         finally:
             for visit in tuple(self._visits.values()):
                 self._end(visit)

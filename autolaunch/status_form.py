@@ -97,7 +97,7 @@ def _hush(value: V, hidden: Sequence[str]) -> V:
     said: Any = value
     match said:
         case str() if type(said) is str:  # not an enum's word
-            said = redact(said, hidden)
+            said = redact(said, hidden).encode("utf-8", "replace").decode()  # a path's odd bytes are no text
         case Settings() | Past():
             assert is_dataclass(said)
             said = replace(said, **{one.name: _hush(getattr(said, one.name), hidden) for one in fields(said)})

@@ -8,6 +8,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
@@ -164,6 +165,24 @@ def test_a_process_out_of_descriptors_tries_again_instead_of_spinning() -> None:
         assert Poor.refusals == 0
     finally:
         made.close()
+
+
+def test_a_kernel_out_of_memory_costs_one_visit_and_not_the_door(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(door, "HEAD_S", 0.3)
+    with opened() as (made, address):
+        assert ask(address) == b"9 bytes"
+        register, refusals = made._selector.register, iter((1,))
+
+        def refuse(*args: Any) -> Any:
+            if next(refusals, 0):
+                raise OSError(errno.ENOMEM, "Cannot allocate memory")
+            return register(*args)
+
+        monkeypatch.setattr(made._selector, "register", refuse)
+        with pytest.raises(ConnectionResetError):  # what it asked was never read
+            ask(address)
+        assert ask(address) == b"9 bytes"
+        until(lambda: made.visits == 0, "the places are free")
 
 
 def test_a_busy_door_takes_its_share_of_a_core_and_no_more() -> None:

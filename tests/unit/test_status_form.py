@@ -145,6 +145,12 @@ def test_a_secret_is_hidden_wherever_it_stands(names: set[str]) -> None:
     assert status.step is Phase.LOAD
 
 
+def test_a_path_with_odd_bytes_can_be_shown() -> None:
+    status = hushed(replace(FULL, settings=Settings(model="/m/\udcff")), ())
+    assert json.dumps(as_json(status), ensure_ascii=False).encode()
+    assert status.settings == Settings(model="/m/?")
+
+
 def test_what_is_shaped_like_a_token_is_hidden_though_nobody_named_it() -> None:
     status = hushed(replace(FULL, reason="401 for hf_AbCdEfGhIjKlMnOp"), ())
     assert as_json(status)["reason"] == "401 for ***"

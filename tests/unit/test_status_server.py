@@ -198,6 +198,16 @@ def test_an_address_is_free_again_after_a_run(tmp_path: Path) -> None:
             assert get(server, "/livez")[0] == 200
 
 
+def test_the_other_loopback_address_serves_too() -> None:
+    with contextlib.closing(socket.socket(socket.AF_INET6)) as trial:
+        try:
+            trial.bind(("::1", 0))
+        except OSError:
+            pytest.skip("there is no IPv6 here")
+    with serving(StatusAddress("::1", free_port())) as server:
+        assert get(server, "/livez") == (200, "alive\n")
+
+
 def unix(path: Path) -> StatusAddress:
     return parse_status_address(f"unix:{path}")
 
