@@ -152,12 +152,24 @@ def test_a_killed_supervisor_leaves_no_engine_and_is_started_again(unit: Unit) -
     stopped(unit)
 
 
-def test_an_engine_that_dies_is_started_again_by_us_and_the_unit_stays_active(unit: Unit) -> None:
+@pytest.mark.parametrize(
+    "number",
+    [
+        signal.SIGSEGV,
+        pytest.param(
+            signal.SIGKILL,
+            marks=pytest.mark.xfail(strict=True, reason="SIGKILL in service is judged host_oom, which ends with 3"),
+        ),
+    ],
+)
+def test_an_engine_that_dies_is_started_again_by_us_and_the_unit_stays_active(
+    unit: Unit, number: signal.Signals
+) -> None:
     unit.stage.play(ok(b.Worker()))
     unit.install()
     unit.control("start")
     supervisor = unit.supervisor()
-    os.kill(unit.leader(), signal.SIGSEGV)
+    os.kill(unit.leader(), number)
     unit.stage.line("crashed")
     assert unit.get("ActiveState") == "active"
     until(lambda: len(unit.stage.lines("ready")) == 2, "ready again")
@@ -176,6 +188,8 @@ def test_a_supervisor_that_hangs_in_service_is_found_by_the_watchdog(unit: Unit)
     assert time.monotonic() - since < 10
     assert unit.get("Result") == "watchdog"
     until(lambda: not unit.stage.mentioning(), "nothing left")
+    assert unit.control("start").returncode == 0  # the warden was killed as well: the next start clears its folder
+    stopped(unit)
 
 
 def test_the_watchdog_lets_a_supervisor_live_that_is_well(unit: Unit) -> None:
