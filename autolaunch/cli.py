@@ -13,13 +13,10 @@ from typing import Any
 import click
 
 from autolaunch import __version__
-from autolaunch.cli_logs import logs
+from autolaunch.cli_logs import logs, report
 from autolaunch.cli_options import Capability, ServeCommand, Size, launching, option
 from autolaunch.cli_systemd import systemd
 from autolaunch.errors import AutolaunchError, ExitCode, HostError, WishError
-
-LATER = ("report",)
-"""Names kept for commands to come, so that none of them is ever taken for a model."""
 
 
 class Group(click.Group):
@@ -28,11 +25,6 @@ class Group(click.Group):
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Put `serve` in front of anything that is neither a command nor an option of the group."""
         first = args[0] if args else "--help"
-        if first in LATER and first not in self.commands:
-            raise WishError(
-                f"the command {first!r} does not exist in {__version__}",
-                hint="autolaunch --help lists what does",
-            )
         if first not in self.commands and first not in ("--help", "-h", "--version"):
             args = ["serve", *args]
         return super().parse_args(ctx, args or ["--help"])
@@ -51,6 +43,7 @@ def cli() -> None:
 
 
 cli.add_command(logs)
+cli.add_command(report)
 cli.add_command(systemd)
 
 

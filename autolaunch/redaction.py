@@ -36,6 +36,21 @@ _IN_JSON = re.compile(r'"[^"]*(?:key|token|secret|password)"\s*:\s*"([^"]+)"', r
 _ASSIGNED = re.compile(r"((?:^|\s)(?:--)?)([A-Za-z_][A-Za-z0-9_-]*)=(\S+)")
 _NUMBER = re.compile(r"[\d.,]+|true|false|yes|no|none", re.IGNORECASE)
 _NAMED = r"(?:api_?key|access_key|secret|secret_key|password|passwd|credentials?|token)s?"
+_VALUE = r"""((?<=['"])[^'"\n]{1,1000}?(?=\\*['"]|$)|[^\s'",;()\[\]{}\\]+)"""
+_BEHIND_A_NAME = re.compile(
+    rf"""(\b\w*{_NAMED}\b\\*['"]?\s{{0,8}}[:=]\s{{0,8}}[\[(]?\\*['"]?)(?!\*\*\*){_VALUE}""",
+    re.IGNORECASE | re.MULTILINE,
+)
+_BEHIND_AN_OPTION = re.compile(
+    rf"""((?<![\w-])--[a-z0-9_-]{{0,80}}{_NAMED.replace("_", "[-_]")}(?:=|['"]?,?\s{{1,8}}['"]?))(?![-*]){_VALUE}""",
+    re.IGNORECASE | re.MULTILINE,
+)
+_SCHEME = r"(?:basic|bearer|digest|token)\s+"
+_AUTHORIZATION = re.compile(
+    rf"""(\bauthorization\b\\*['"]?\s{{0,8}}[:=]\s{{0,8}}\\*['"]?)((?:{_SCHEME})?)"""
+    rf"""(?!(?:{_SCHEME})?\*\*\*)[^\s'",;\\]+""",
+    re.IGNORECASE,
+)
 _PLACE = re.compile(r"_(?:FILE|PATH|DIR)$", re.IGNORECASE)
 _PLAIN = re.compile(r"[A-Za-z]{1,11}|[A-Za-z]{1,8}[-_ ][A-Za-z]{1,8}|[\d.,]+")
 _SHORTEST = 8
@@ -117,6 +132,22 @@ def redact(text: str, hidden: Sequence[str]) -> str:
     for secret in hidden:
         text = text.replace(secret, STARS)
     return _USERINFO.sub(rf"\1:{STARS}", _SHAPE.sub(STARS, text))
+
+
+def scrub(text: str, hidden: Sequence[str]) -> str:
+    """Return text as a stranger may see it: beside what `redact` hides, whatever stands behind a secret's name.
+
+    For reports, whose readers know none of the secrets of the host that they come from: an end-of-text token that
+    is hidden too is the lesser harm. Numbers of tokens and truth values stay.
+    """
+    text = _AUTHORIZATION.sub(rf"\1\2{STARS}", redact(text, hidden))
+    return _BEHIND_AN_OPTION.sub(_unless_no_secret, _BEHIND_A_NAME.sub(_unless_no_secret, text))
+
+
+def _unless_no_secret(found: re.Match[str]) -> str:
+    name, value = found.groups()
+    counts = "token" in name.lower() or not value[0].isdigit()
+    return found.group() if counts and _NUMBER.fullmatch(value) else name + STARS
 
 
 def behind_its_name(secret: str) -> re.Pattern[bytes]:

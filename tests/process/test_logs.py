@@ -9,6 +9,7 @@ import pty
 import signal
 import subprocess
 import sys
+import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from autolaunch.logfile import Bounds, LogFile
 from autolaunch.state import log_of
 from tests.fake_engine import behaviours as b
 from tests.fake_engine.scenario import Outcome
-from tests.process.stage import Stage, ok, until
+from tests.process.stage import ROOT, SECRET, TOKEN, Stage, ok, until
 
 pytestmark = [pytest.mark.process, pytest.mark.timeout(60)]
 
@@ -301,3 +302,108 @@ def test_every_run_keeps_its_record_and_what_it_was(stage: Stage) -> None:
     about = json.loads((folder / "run.json").read_text())
     assert (about["run"], about["engine_version"], about["strategy"]) == (folder.name, "0.24.0", "default")
     assert {file.stat().st_mode & 0o777 for file in folder.iterdir()} == {0o600}
+
+
+# --- reports
+
+
+def reported(stage: Stage, *args: str, **environment: str) -> subprocess.CompletedProcess[bytes]:
+    """Run `autolaunch report` in an empty folder, as somebody who has none of the run's secrets at hand."""
+    ours = {name: value for name, value in os.environ.items() if not name.startswith(("AUTOLAUNCH_", "HF_", "VLLM_"))}
+    made = [sys.executable, "-m", "autolaunch", "report", "--state-dir", str(stage.state), *args]
+    where = stage.folder / "reports"
+    where.mkdir(exist_ok=True)
+    return subprocess.run(
+        made,
+        capture_output=True,
+        check=False,
+        timeout=60,
+        cwd=where,
+        env={**ours, "PYTHONPATH": str(ROOT), **environment},
+    )
+
+
+def held(archive: str) -> dict[str, bytes]:
+    """The files of an archive by their names."""
+    with tarfile.open(archive) as opened:
+        return {entry.name: opened.extractfile(entry).read() for entry in opened.getmembers()}  # type: ignore[union-attr]
+
+
+def test_a_report_holds_the_run_and_none_of_its_secrets(stage: Stage) -> None:
+    stage.environment |= {
+        "HF_TOKEN": TOKEN,
+        "MY_PASSWORD": "Planted-Password-1",
+        "HTTPS_PROXY": "http://u:Planted-Proxy-2@h:1",
+    }
+    planted = "args: {'some_password': 'planted three', 'db_token': 'planted-four'} Authorization: Basic cGxhbnRlZA=="
+    cause = (
+        "ValueError: To serve at least one request with the models's max seq len (131072), (5.00 GiB KV cache is"
+        " needed, which is larger than the available KV cache memory (3.00 GiB)."
+    )
+    stage.play(
+        Outcome(kind="kv_too_small", behaviours=(b.PrintSecret(),), lines=(planted, cause)),
+        ok(b.PrintSecret(), b.Spam(bytes=9_000_000)),
+    )
+    assert stage.run("--check", "--api-key", SECRET).code == 0
+    made = reported(stage)
+    assert made.returncode == 0, made.stderr
+    run = stage.folder_of_run().name
+    path = made.stdout.decode().strip()
+    assert path == str(stage.folder / "reports" / f"autolaunch-report-{run}.tar.gz")
+    assert Path(path).stat().st_mode & 0o777 == 0o600
+    files = held(path)
+    folder = f"autolaunch-report-{run}/"
+    assert [name.removeprefix(folder) for name in files] == [
+        "host.txt",
+        "run.json",
+        "record.jsonl",
+        "diagnosis.json",
+        "attempt-1.log",
+        "attempt-2.head.log",
+        "attempt-2.tail.log",
+        "history.jsonl",
+    ]
+    assert all(name.removeprefix(folder) in made.stderr.decode() for name in files)
+    assert json.loads(files[f"{folder}diagnosis.json"])["kind"] == "kv_too_small"
+    assert len(files[f"{folder}history.jsonl"].splitlines()) == 2
+    assert b"non-default args" in files[f"{folder}attempt-2.head.log"]
+    assert UP in files[f"{folder}attempt-2.tail.log"]
+    everything = b"".join(name.encode() + text for name, text in files.items())
+    assert b"***" in everything
+    secrets = (SECRET, TOKEN, "Planted-Password-1", "Planted-Proxy-2", "planted three", "planted-four", "cGxhbnRlZA")
+    assert [secret for secret in secrets if secret.encode() in everything] == []
+
+
+def test_a_report_hides_what_is_secret_where_it_is_made(stage: Stage) -> None:
+    kept(stage.state, "20260101-000000-1-aaaa", b"the key is Correct-Horse-9\n")
+    environment = {
+        "MY_API_KEY": "Correct-Horse-9",
+        "VLLM_API_KEY": "EMPTY",
+        "AUTOLAUNCH_ENGINE": "env HF_TOKEN=abc true --api-key xyz",
+        "HF_ENDPOINT": "https://me:Correct-Horse-9@hub/",
+    }
+    made = reported(stage, **environment)
+    files = held(made.stdout.decode().strip())
+    text = b"".join(files.values()).decode()
+    assert "the key is ***" in text
+    assert "VLLM_API_KEY='***'" in text
+    assert "HF_TOKEN=*** true --api-key ***" in text
+    assert [secret for secret in ("Correct-Horse", "EMPTY", "abc", "xyz") if secret in text] == []
+
+
+def test_a_report_never_overwrites_and_says_what_is_not_there(stage: Stage) -> None:
+    alone = reported(stage, "--output", "mine.tar.gz")
+    assert alone.returncode == 0
+    assert alone.stderr.decode().splitlines()[0] == (
+        f"no run is kept in {stage.state}/runs: the report is on this host alone"
+    )
+    assert [name.split("/")[1] for name in held(alone.stdout.decode().strip())] == ["host.txt"]
+    again = reported(stage, "--output", "mine.tar.gz")
+    assert (again.returncode, again.stdout) == (2, b"")
+    assert again.stderr.decode().splitlines()[-2:] == [
+        "error: mine.tar.gz is there already",
+        "hint: remove it, or name another file with --output",
+    ]
+    named = reported(stage, "--run", "2026")
+    assert (named.returncode, named.stdout) == (2, b"")
+    assert [file.name for file in (stage.folder / "reports").iterdir()] == ["mine.tar.gz"]
