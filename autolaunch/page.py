@@ -215,8 +215,8 @@ def _memory(status: Status) -> str:
         for part in shown
     )
     return (
-        f"{bar(shown)}<table><thead><tr><th>per GPU, {gib(status.budget['total_bytes'])}</th><th>planned</th>"
-        f"<th>measured</th></tr></thead><tbody>{rows}</tbody></table><p class=dim>{cache}{stale}</p>"
+        f"{bar(shown)}<table class=memory><thead><tr><th>per GPU, {gib(status.budget['total_bytes'])}</th>"
+        f"<th>planned</th><th>measured</th></tr></thead><tbody>{rows}</tbody></table><p class=dim>{cache}{stale}</p>"
     )
 
 

@@ -32,6 +32,7 @@ svg{display:block;width:100%;height:2.6rem;border-radius:.3rem;margin:.2rem 0 .6
 table{border-collapse:collapse;width:100%;font-size:.92rem}
 td,th{padding:.2rem .3rem;text-align:left;border-bottom:1px solid var(--edge);overflow-wrap:anywhere;vertical-align:top}
 th{font-weight:400;color:var(--dim);font-size:.82rem}td+td,th+th{text-align:right}
+.memory td+td,.memory th+th{white-space:nowrap}
 .sign{display:inline-block;width:.75em;height:.75em;border-radius:.15em;margin-right:.45em}
 .weights{fill:var(--weights);background:var(--weights)}.activation{fill:var(--activation);background:var(--activation)}
 .non_torch{fill:var(--non_torch);background:var(--non_torch)}.cudagraph{fill:var(--cudagraph);background:var(--cudagraph)}

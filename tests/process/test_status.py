@@ -19,11 +19,12 @@ from typing import Any
 import pytest
 
 from autolaunch.door import CONNECTIONS
+from tests import fake_nvml
 from tests.fake_engine import behaviours as b
 from tests.fake_engine import leftovers
 from tests.fake_engine.scenario import Outcome
 from tests.process.browser import BROWSER, browsing
-from tests.process.stage import SECRET, TOKEN, Stage, free_port, ok, state_of, until
+from tests.process.stage import ROOT, SECRET, TOKEN, Stage, free_port, ok, state_of, until
 
 pytestmark = [pytest.mark.process, pytest.mark.timeout(120)]
 
@@ -263,6 +264,9 @@ def test_many_and_slow_clients_do_not_hurt_the_run(stage: Stage) -> None:
 
 @pytest.mark.skipif(BROWSER is None, reason="there is no Chromium here")
 def test_a_real_browser_shows_the_page_and_renews_it(stage: Stage) -> None:
+    card = {"name": "NVIDIA GeForce RTX 4090", "total": 24 << 30, "free": 22 << 30}
+    stage.environment |= fake_nvml.environment(stage.folder / "nvml.json", card)
+    stage.environment["PYTHONPATH"] += f"{os.pathsep}{ROOT}"
     stage.play(Outcome(kind="kv_too_small"), ok(b.Garbage(), delay_s={"profile": 5.0}))
     process, asked = launched(stage)
     until(lambda: '"step": "profile"' in asked.there("/status")[1], "the second start is told")
@@ -274,6 +278,9 @@ def test_a_real_browser_shows_the_page_and_renews_it(stage: Stage) -> None:
         stage.line("ready")
         until(lambda: browser.value(phase) == "Serving", "it renewed itself")
         assert browser.value("[...document.querySelectorAll('li')].map(one => one.className).join()") == "bad,step,good"
+        drawn = browser.value("[...document.querySelectorAll('rect')].map(one => one.getBoundingClientRect().width)")
+        assert len(drawn) >= 5
+        assert sum(drawn) == pytest.approx(browser.value("document.querySelector('svg').clientWidth"), abs=1)
         assert browser.value("document.documentElement.scrollWidth") == 400, "nothing sticks out of a phone's screen"
         pictures = Path(os.environ.get("AUTOLAUNCH_PICTURES", stage.folder))
         for scheme, ground in (("light", "rgb(246, 247, 249)"), ("dark", "rgb(17, 20, 23)")):
