@@ -89,12 +89,13 @@ def plan(ctx: click.Context, /, **chosen: Any) -> None:
 def diagnose(file: str, as_json: bool) -> None:
     """Say why an engine's start failed, from its log FILE (or standard input)."""
     from autolaunch.diagnose import advice, to_json  # noqa: PLC0415
+    from autolaunch.logfile import opened  # noqa: PLC0415
     from autolaunch.narration import describe  # noqa: PLC0415
     from autolaunch.output import read_log  # noqa: PLC0415
     from autolaunch.talk import give  # noqa: PLC0415
 
     try:
-        with contextlib.nullcontext(sys.stdin.buffer) if file == "-" else Path(file).open("rb") as log:
+        with contextlib.nullcontext(sys.stdin.buffer) if file == "-" else opened(Path(file)) as log:
             failure = read_log(log)
     except OSError as error:
         raise WishError(

@@ -17,9 +17,11 @@ import contextlib
 import os
 import re
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from io import FileIO
 from pathlib import Path
+from typing import BinaryIO
 
 HEAD_BYTES = 8 << 20
 """Of the starts that were looked at none printed more than 40 kB: the head holds the longest of them 200 times."""
@@ -195,6 +197,13 @@ class Reading:
             return b""
         self._at += len(data)
         return data
+
+
+def opened(path: Path) -> AbstractContextManager[Reading] | BinaryIO:
+    """Open any file for reading, one that goes on in parts as a whole; OSError where that is impossible."""
+    if path.is_file() and len(parts(path)) > 1:
+        return contextlib.nullcontext(Reading(path))
+    return path.open("rb")
 
 
 def left_out(amount: int) -> bytes:

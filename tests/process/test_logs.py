@@ -109,6 +109,16 @@ def test_of_a_flood_head_and_end_are_shown_with_what_is_between_them_named(stage
     assert logs(stage.state, "-n", "200000").stdout == shown[-len(logs(stage.state, "-n", "200000").stdout) :]
 
 
+def test_a_cause_behind_a_flood_is_diagnosed_from_the_name_of_the_head(stage: Stage) -> None:
+    stage.play(Outcome(kind="kv_too_small", behaviours=(b.Spam(bytes=10_000_000),)))
+    assert stage.run("--max-attempts", "1").code == 3
+    path = stage.folder_of_run() / "attempt-1.log"
+    assert b"To serve at least one request" not in path.read_bytes()
+    words = [sys.executable, "-m", "autolaunch", "diagnose", "--json", str(path)]
+    said = subprocess.run(words, capture_output=True, check=True, timeout=30).stdout
+    assert json.loads(said)["kind"] == "kv_too_small"
+
+
 def test_the_newest_run_is_taken_or_the_newest_of_a_beginning(tmp_path: Path) -> None:
     kept(tmp_path, "20260101-000000-1-aaaa", b"first\n")
     kept(tmp_path, "20260102-000000-1-bbbb", b"second\n")

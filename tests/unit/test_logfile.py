@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 from itertools import pairwise
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from autolaunch.logfile import (
     everything,
     last_lines,
     left_out,
+    opened,
     part_of,
     parts,
 )
@@ -184,6 +186,24 @@ def test_a_log_that_turned_over_is_diagnosed_by_its_head_and_as_a_whole(path: Pa
     written(path, *numbered(5000), *text.splitlines(keepends=True), bounds=Bounds(head_bytes=100, tail_bytes=40_000))
     assert read_log(Reading(path)).kind == "profile_oom"
     assert read_log(Reading(path)) == read_log(io.BytesIO(whole(path)))
+    with opened(path) as log:
+        assert read_log(log) == read_log(io.BytesIO(whole(path)))
+
+
+def test_any_other_file_is_opened_as_it_is(tmp_path: Path) -> None:
+    """A named pipe that is looked at twice has lost its writer."""
+    (tmp_path / "server.log").write_bytes(b"text")
+    with opened(tmp_path / "server.log") as log:
+        assert log.read(10) == b"text"
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    keeper = os.open(fifo, os.O_RDWR)
+    os.write(keeper, b"piped")
+    with opened(fifo) as log:
+        assert log.read(5) == b"piped"
+    os.close(keeper)
+    with pytest.raises(FileNotFoundError):
+        opened(tmp_path / "none.log")
 
 
 def test_a_part_that_is_gone_is_a_gap_and_no_error(path: Path) -> None:

@@ -26,6 +26,7 @@ FILES_ARE_READ_BY = frozenset({"strategy", "arguments", "cards"})
 DOING = frozenset(
     f"autolaunch.{name}"
     for name in (
+        "cli_logs", "following", "host_report", "journal", "kept", "report",
         "cgroup", "cli", "database", "deadline", "door", "drawing", "engine", "hardware", "host", "hub",
         "installation", "lock", "logfile", "memory", "model", "nvml", "options", "output", "placement", "planning",
         "probe", "release", "serving", "snapshot", "state", "status_server", "supervisor", "sweep", "talk", "warden",
