@@ -22,6 +22,9 @@ from tests.process.stage import ENGINE, ROOT, Stage, cmdline, until
 
 SCRIPT = Path(os.environ.get("AUTOLAUNCH_SYSTEMD_BOOT", ROOT.parent / "shared" / "systemd_boot.sh"))
 
+USERS = ("env", "XDG_RUNTIME_DIR=/run/user/0", "HOME=/root")
+"""What the words to root's own service manager need."""
+
 
 class Booted:
     """The systemd; `pid` as this side sees it."""
@@ -48,6 +51,18 @@ class Booted:
             target = f"{self.root}{path}"
             script = f"mkdir -p '{target}' && mount --bind '{path}' '{target}'"
             subprocess.run(["nsenter", "-t", str(self.pid), "-m", "sh", "-c", script], check=True, cwd="/", timeout=10)
+
+    def begin_users(self) -> None:
+        """Start root's own service manager, as a login would."""
+        assert self.inside("install", "-d", "-m", "0700", "/run/user/0").returncode == 0
+        assert self.inside("systemctl", "start", "user@0").returncode == 0
+
+    def open_up(self, folder: Path) -> None:
+        """Let every account there write to a folder, and read the Python, which may lie in root's home."""
+        for path in (folder, *folder.rglob("*")):
+            path.chmod(0o777 if path.is_dir() else 0o666)
+        homes = [str(home) for home in Path(sys.base_prefix).parents if str(home) != "/"]
+        assert self.inside("chmod", "a+rx", *homes).returncode == 0  # of the overlay: not on this side
 
     def inside(self, *words: str, given: str | None = None) -> subprocess.CompletedProcess[str]:
         """Run a command there to its end."""
@@ -91,19 +106,25 @@ def booted() -> Iterator[Booted]:
 class Unit:
     """autolaunch's own unit for a fake engine on a stage, installed by its own command."""
 
-    def __init__(self, system: Booted, stage: Stage) -> None:
+    def __init__(self, system: Booted, stage: Stage, *, for_user: bool = False) -> None:
         self.system = system
         self.stage = stage
+        self._of_user = USERS if for_user else ()
         self.name = f"autolaunch-test-{stage.port}"
         system.share(stage.folder)
 
-    def install(self, *options: str, **directives: str) -> None:
-        """Write the unit, with a drop-in of what a test must change: the scenario, and shorter times."""
+    def install(self, *options: str, account: str = "root", **directives: str) -> str:
+        """Write the unit, with a drop-in of what a test must change; return what the command said.
+
+        The drop-in has the scenario and shorter times. Only root has its state on the stage.
+        """
         words = [sys.executable, "-m", "autolaunch", "systemd", "glm-4-9b", "--install", "--name", self.name]
-        words += ["--run-as", "root", "--engine", ENGINE, "--engine-version", "0.24.0", "--port", str(self.stage.port)]
-        words += ["--state-dir", str(self.stage.state), "--record", str(self.stage.record), *options]
+        words += ["--user"] if self._of_user else ["--run-as", account]
+        words += ["--engine", ENGINE, "--engine-version", "0.24.0", *options]
+        words += ["--port", str(self.stage.port), "--record", str(self.stage.record)]
+        words += ["--state-dir", str(self.stage.state)] if account == "root" else []
         self.stage.state.mkdir(exist_ok=True)
-        done = self.system.inside(*words)
+        done = self.system.inside(*self._of_user, *words)
         assert done.returncode == 0, done.stderr
         wanted = {"RestartSec": "100ms", "StandardError": f"append:{self.stage.folder}/err", **directives}
         passed = ("FAKE_ENGINE", "PYTHONPATH", "TMPDIR")
@@ -111,11 +132,14 @@ class Unit:
         lines += [f"{name}={value}" for name, value in wanted.items() if not name.startswith("StartLimit")]
         about = [f"{name}={value}" for name, value in wanted.items() if name.startswith("StartLimit")]
         text = "\n".join(["[Unit]", *about, "[Service]", *lines, ""])
-        self.system.write(f"/run/systemd/system/{self.name}.service.d/test.conf", text)
+        folder = "/run/user/0/systemd/user" if self._of_user else "/run/systemd/system"
+        self.system.write(f"{folder}/{self.name}.service.d/test.conf", text)
         self.control("daemon-reload", named=False)
+        return done.stderr
 
     def control(self, verb: str, *more: str, named: bool = True) -> subprocess.CompletedProcess[str]:
-        return self.system.inside("systemctl", verb, *more, *([self.name] if named else []))
+        manager = ("systemctl", "--user") if self._of_user else ("systemctl",)
+        return self.system.inside(*self._of_user, *manager, verb, *more, *([self.name] if named else []))
 
     def start(self) -> None:
         """Order the start and wait for nothing."""

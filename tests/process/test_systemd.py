@@ -223,6 +223,40 @@ def test_an_end_that_a_restart_may_cure_is_restarted_until_systemds_own_limit(un
     assert unit.stage.mentioning() == []
 
 
+def test_the_account_it_asks_for_is_enough(unit: Unit) -> None:
+    """As printed: the account made by the command that --install gives, state and caches where systemd puts them."""
+    unit.stage.play(ok(b.Worker()))
+    unit.system.open_up(unit.stage.folder)
+    unit.system.write(f"/etc/autolaunch/{unit.name}.env", "VLLM_API_KEY=sk-very-secret-0123456789\n")
+    unit.system.inside("chmod", "0600", f"/etc/autolaunch/{unit.name}.env")
+    said = unit.install(account="autolaunch")
+    (useradd,) = (line.removeprefix("to do: ") for line in said.splitlines() if line.startswith("to do: useradd "))
+    assert unit.system.inside(*useradd.split()).returncode == 0
+    assert unit.control("start").returncode == 0, unit.stage.err
+    assert unit.get("StatusText").startswith("serving glm-4-9b")
+    assert b"VLLM_API_KEY=sk-very-secret-0123456789" in Path(f"/proc/{unit.leader()}/environ").read_bytes()
+    status = Path(f"/proc/{unit.supervisor()}/status").read_text()
+    assert "CapBnd:\t0000000000000000" in status
+    assert "NoNewPrivs:\t1" in status
+    assert "Uid:\t0" not in status
+    owner = unit.system.inside("stat", "-c", "%U %a", "/var/lib/autolaunch", "/var/lib/autolaunch/memory.sqlite3")
+    assert owner.stdout.split("\n")[:2] == ["autolaunch 750", "autolaunch 600"]
+    stopped(unit)
+
+
+def test_a_users_own_manager_runs_it_too(system: Booted, stage: Stage) -> None:
+    system.begin_users()
+    unit = Unit(system, stage, for_user=True)
+    try:
+        stage.play(ok(b.Worker()))
+        unit.install()
+        assert unit.control("start").returncode == 0, stage.err
+        assert unit.get("StatusText").startswith("serving glm-4-9b")
+        stopped(unit)
+    finally:
+        unit.close()
+
+
 def test_the_strangest_words_reach_the_program_as_they_are(system: Booted, stage: Stage) -> None:
     words = ["100%", "%h", "$HOME", "${HOME}", "", ";", "#x", 'a "b" \\n', "one\ntwo\t\x07", "'", "模", "-x=%i $$"]
     system.share(stage.folder)
