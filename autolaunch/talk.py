@@ -16,7 +16,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import click
 
@@ -26,7 +26,9 @@ from autolaunch.failure import Phase
 from autolaunch.journal import Priority, connected, prefixed
 from autolaunch.narration import Scene, narrate
 from autolaunch.output import PATIENCE_S, takes
-from autolaunch.status import Status
+
+if TYPE_CHECKING:
+    from autolaunch.status import Status
 
 STYLES: dict[str, dict[str, Any]] = {
     "good": {"fg": "green", "bold": True},
@@ -219,7 +221,7 @@ class Talk:
         self.scene = scene
         self.command: Callable[[record.CameUp], Sequence[str]] = lambda _: ()
         self.watch: Callable[[record.Event], None] = lambda _: None
-        self.status: Callable[[], Status] = Status
+        self.status: Callable[[], Status] | None = None
         self._records = records
         self._log = _json_logger(run, self._where) if log_format == "json" else None
         if log_format != "auto":
@@ -265,6 +267,8 @@ class Talk:
 
     def _where(self) -> dict[str, Any]:
         """Return what every line for a machine says of the moment: the attempt (0: none yet) and the phase."""
+        if self.status is None:
+            return {"attempt": 0, "phase": "planning"}
         status = self.status()
         step = {} if status.step is None else {"step": status.step.value}
         return {"attempt": status.attempt, "phase": status.phase, **step}
