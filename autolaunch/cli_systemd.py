@@ -12,7 +12,7 @@ from autolaunch.arguments import split
 from autolaunch.cli_options import LAUNCH, ServeCommand, launching
 from autolaunch.errors import WishError
 
-_NAME = re.compile(r"[A-Za-z0-9:_.-]{1,200}")
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9:_.-]{0,199}")
 
 
 class UnitCommand(ServeCommand):

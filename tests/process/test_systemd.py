@@ -239,6 +239,9 @@ def test_the_account_it_asks_for_is_enough(unit: Unit) -> None:
     assert "CapBnd:\t0000000000000000" in status
     assert "NoNewPrivs:\t1" in status
     assert "Uid:\t0" not in status
+    mounts = [line.split()[1:4] for line in Path(f"/proc/{unit.supervisor()}/mounts").read_text().splitlines()]
+    assert all(options.startswith("ro") for point, _, options in mounts if point == "/")
+    assert any(point == "/var/lib/autolaunch" and options.startswith("rw") for point, _, options in mounts)
     owner = unit.system.inside("stat", "-c", "%U %a", "/var/lib/autolaunch", "/var/lib/autolaunch/memory.sqlite3")
     assert owner.stdout.split("\n")[:2] == ["autolaunch 750", "autolaunch 600"]
     stopped(unit)

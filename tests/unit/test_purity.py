@@ -16,7 +16,7 @@ PURE = (
     "page_style", "parameters", "past", "phases", "plan_form", "planner", "progress", "quantization", "recall",
     "record", "recurrent", "redaction", "replan", "routes", "rungs", "settings", "shape", "share", "shortfall",
     "sizes", "start", "status", "status_address", "status_form", "stopping", "strategy", "tensors", "term", "terms",
-    "verdict", "visible",
+    "unit", "verdict", "visible",
 )  # fmt: skip
 ACTING = frozenset(
     {"os", "subprocess", "signal", "socket", "threading", "time", "random", "logging", "vllm", "torch", "asyncio"}
@@ -29,8 +29,8 @@ DOING = frozenset(
         "cli_logs", "following", "host_report", "journal", "kept", "report",
         "cgroup", "cli", "database", "deadline", "door", "drawing", "engine", "hardware", "host", "hub",
         "installation", "lock", "logfile", "memory", "model", "nvml", "options", "output", "placement", "planning",
-        "probe", "release", "serving", "snapshot", "state", "status_server", "supervisor", "sweep", "talk", "warden",
-        "watchers", "watching", "weights", "wish",
+        "probe", "release", "sd_notify", "serving", "snapshot", "state", "status_server", "supervisor", "sweep",
+        "systemd_watcher", "talk", "unit_install", "warden", "watchers", "watching", "weights", "wish",
     )
 )  # fmt: skip
 

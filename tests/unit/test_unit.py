@@ -232,6 +232,7 @@ def test_a_secret_in_a_variable_is_never_written() -> None:
         (["--chat-template=here.jinja"], "here.jinja is found from this folder only"),
         (["--chat-template", "~/x"], "~/x is found from this folder only"),
         (["--name", "../x"], "no name for a unit"),
+        (["--name", ".x"], "no name for a unit"),
         (["--run-as", "a b"], "no name for a unit or an account"),
         (["--chat-template", "\udcff"], "is no UTF-8"),
         (["--max-model-len", "much"], "max-model-len"),
