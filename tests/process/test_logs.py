@@ -19,7 +19,8 @@ from autolaunch.logfile import Bounds, LogFile
 from autolaunch.state import log_of
 from tests.fake_engine import behaviours as b
 from tests.fake_engine.scenario import Outcome
-from tests.process.stage import ROOT, SECRET, TOKEN, Stage, ok, until
+from tests.process.booted import booted
+from tests.process.stage import ENGINE, ROOT, SECRET, TOKEN, Stage, ok, until
 
 pytestmark = [pytest.mark.process, pytest.mark.timeout(60)]
 
@@ -417,3 +418,30 @@ def test_a_report_never_overwrites_and_says_what_is_not_there(stage: Stage) -> N
     named = reported(stage, "--run", "2026")
     assert (named.returncode, named.stdout) == (2, b"")
     assert [file.name for file in (stage.folder / "reports").iterdir()] == ["mine.tar.gz"]
+
+
+def test_a_real_journal_knows_what_went_wrong(stage: Stage) -> None:
+    """systemd makes the stream, journald reads the priorities and takes them off the lines."""
+    stage.play(Outcome(kind="kv_too_small"), ok())
+    with booted() as system:
+        system.share(stage.folder)
+        wanted = ("PYTHONPATH", "TMPDIR", "PATH", "FAKE_ENGINE")
+        variables = [f"Environment={name}={stage.environment[name]}" for name in wanted if name in stage.environment]
+        start = f"ExecStart={' '.join(stage.command('--check', '--no-memory'))}".replace(ENGINE, f"'{ENGINE}'")
+        unit = ["[Service]", "Type=oneshot", "Environment=HOME=/root", f"WorkingDirectory={ROOT}", *variables, start]
+        system.write("/etc/systemd/system/told.service", "\n".join(unit) + "\n")
+        assert system.inside("systemctl", "start", "systemd-journald").returncode == 0
+        started = system.inside("systemctl", "start", "told")
+        read = ("journalctl", "-u", "told", "--no-pager", "-o", "json")
+        told = until(
+            lambda: [
+                (line["PRIORITY"], line["MESSAGE"])
+                for line in map(json.loads, system.inside(*read).stdout.splitlines())
+                if line.get("_TRANSPORT") == "stdout"
+            ],
+            "lines in the journal",
+        )
+    assert started.returncode == 0, (started.stderr, told)
+    assert [text for priority, text in told if priority == "3" and "kv_too_small" in text]
+    assert [text for priority, text in told if priority == "6" and "ready" in text]
+    assert not [text for _, text in told if text.startswith("<")]
