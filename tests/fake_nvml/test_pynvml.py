@@ -48,10 +48,10 @@ def test_a_whole_autolaunch_sees_the_cards_and_a_neighbour_that_comes(tmp_path: 
     file = tmp_path / "cards.json"
     card = {"name": "NVIDIA GeForce RTX 4090", "total": 24 * GIB, "reserved": GIB}
     environment = fake_nvml.environment(file, card)
-    assert "NVIDIA GeForce RTX 4090: 23.00 GiB free of 23.00 GiB" in doctor(environment)
+    assert "NVIDIA GeForce RTX 4090, 23.00 GiB free of 23.00 GiB" in doctor(environment)
     fake_nvml.write(file, {**card, "processes": [{"pid": os.getpid(), "bytes": 3 * GIB}]})
     said = doctor(environment)
-    assert "NVIDIA GeForce RTX 4090: 20.00 GiB free of 23.00 GiB" in said
+    assert "NVIDIA GeForce RTX 4090, 20.00 GiB free of 23.00 GiB" in said
     assert "3.00 GiB held by " in said
     assert f"(pid {os.getpid()})" in said
 
