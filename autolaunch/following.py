@@ -53,10 +53,8 @@ def find_run(state: Path, beginning: str = "") -> Path:
     runs = state / "runs"
     there = runs_in(runs)
     found = next((run for run in there if run.name.startswith(beginning)), None)
-    if found is not None:
-        return found
     try:
-        next(runs.iterdir(), None)
+        next((runs if found is None else found).iterdir(), None)
     except FileNotFoundError:
         pass
     except OSError as error:
@@ -64,6 +62,8 @@ def find_run(state: Path, beginning: str = "") -> Path:
             f"the runs in {runs} cannot be read: {error.strerror}",
             hint="run this as the user that autolaunch runs as, or name another folder with --state-dir",
         ) from error
+    if found is not None:
+        return found
     if there:
         raise WishError(
             f"no run in {runs} begins with {beginning!r}", hint=f"the newest of {len(there)} is {there[0].name}"

@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import pty
+import shutil
 import signal
 import subprocess
 import sys
@@ -152,6 +153,25 @@ def test_what_is_not_there_is_said_with_what_is(tmp_path: Path) -> None:
     assert said() == (
         "error: run 20260102-000000-1-bbbb kept no output of an engine: it started none, or the log could not be"
         " written\nhint: the newest run with a log is --run 20260101-000000-1-aaaa\n"
+    )
+
+
+@pytest.mark.parametrize("closed", ["runs", "run"])
+def test_a_folder_of_another_user_is_no_empty_one(stage: Stage, closed: str) -> None:
+    """What a service of another account keeps was said not to be there."""
+    nobody = ["setpriv", "--reuid", "65534", "--clear-groups"]
+    if os.geteuid() != 0 or shutil.which("setpriv") is None:
+        pytest.skip("to become another user needs root and setpriv")
+    if subprocess.run([*nobody, sys.executable, "-c", "import autolaunch.cli"], check=False, cwd=ROOT).returncode != 0:
+        pytest.skip("another user cannot run this Python")
+    run = kept(stage.state, "20260101-000000-1-aaaa", b"line\n")
+    for folder in (stage.folder, stage.state, run.parent, run):
+        folder.chmod(0o755)
+    (run if closed == "run" else run.parent).chmod(0o700)
+    ended = subprocess.run([*nobody, *words(stage.state)], capture_output=True, check=False, cwd=ROOT)
+    assert (ended.returncode, ended.stdout) == (5, b"")
+    assert ended.stderr.decode().startswith(
+        f"error: the runs in {run.parent} cannot be read: Permission denied\nhint: run this as the user"
     )
 
 
