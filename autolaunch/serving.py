@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from io import FileIO
+from pathlib import Path
 
 from autolaunch import __version__, kept, ladder, phases, record
 from autolaunch.arguments import given
@@ -244,31 +245,13 @@ def _run(ready: Prepared, options: Options, *, crashes: tuple[float, ...]) -> ph
 
 def _open(ready: Prepared, options: Options, run: phases.Run, *, locks: CardLocks) -> tuple[Talk, Job]:
     """Make the run's folder and open its record; nothing is left of either where one of them is impossible."""
-    wish = ready.asked.wish
     run_id, folder = new_run(options.state_dir)
-    scene = Scene(str(folder), run.policy.max_attempts, wish.pins, wish.model)
-    records: list[Recorder] = []
-    talk = Talk(scene, records, run=run_id, log_format=options.log_format)
-    if options.record is not None:
-        try:
-            records.append(RecordFile(options.record, run_id, talk.warn))
-        except HostError:
-            folder.rmdir()
-            raise
-    first = Status(
-        run=run_id,
-        model=wish.model,
-        engine_version=ready.installation.engine.version,
-        strategy=ready.asked.strategy.name,
-        since=time.time(),
-        max_attempts=run.policy.max_attempts,
-        settings=ready.plan.settings,
-        url=wish.address.url,
-        log=str(folder),
-    )
-    watch = Watch(first, watchers(options, os.environ, talk.warn), talk.warn)
-    talk.watch, talk.status = watch.told, lambda: watch.status
-    records.append(kept.KeptRecord(folder, kept.about(first, ready.key, memory_of(ready.situation.device)), talk.warn))
+    try:
+        talk, watch = _voices(ready, options, run, folder, run_id=run_id)
+    except HostError:
+        folder.rmdir()
+        raise
+    wish = ready.asked.wish
     job = Job(
         wish=wish,
         installation=ready.installation,
@@ -287,6 +270,31 @@ def _open(ready: Prepared, options: Options, run: phases.Run, *, locks: CardLock
         rules=Rules.within(options.hang_timeout),
     )
     return talk, job
+
+
+def _voices(ready: Prepared, options: Options, run: phases.Run, folder: Path, *, run_id: str) -> tuple[Talk, Watch]:
+    """Return those who tell of a run: the user's record and stderr, the watchers, the record that is kept."""
+    wish = ready.asked.wish
+    records: list[Recorder] = []
+    scene = Scene(str(folder), run.policy.max_attempts, wish.pins, wish.model)
+    talk = Talk(scene, records, run=run_id, log_format=options.log_format)
+    if options.record is not None:
+        records.append(RecordFile(options.record, run_id, talk.warn))
+    first = Status(
+        run=run_id,
+        model=wish.model,
+        engine_version=ready.installation.engine.version,
+        strategy=ready.asked.strategy.name,
+        since=time.time(),
+        max_attempts=run.policy.max_attempts,
+        settings=ready.plan.settings,
+        url=wish.address.url,
+        log=str(folder),
+    )
+    watch = Watch(first, watchers(options, os.environ, talk.warn), talk.warn)
+    talk.watch, talk.status = watch.told, lambda: watch.status
+    records.append(kept.KeptRecord(folder, kept.about(first, ready.key, memory_of(ready.situation.device)), talk.warn))
+    return talk, watch
 
 
 def _refuse(ready: Prepared, talk: Talk) -> ExitCode:

@@ -25,7 +25,14 @@ def early_exit(failure: Failure, code: int) -> Failure:
 
 
 def died_in_service(failure: Failure, code: int) -> Failure:
-    """Return what the exit of an engine that served means, where its output names nothing too."""
+    """Return what the exit of an engine that served means, where its output names nothing too.
+
+    Host memory that ran out, or a SIGKILL from whoever, is no fault of the settings that served: a crash like any
+    other, started again within the bounds of restarts.
+    """
+    if failure.kind is Kind.HOST_OOM:
+        line = f"the engine was killed or the host's memory ran out: {failure.line or f'it exited with {code}'}"
+        return replace(failure, kind=Kind.OTHER_CRASH, line=line)
     if failure.kind not in (Kind.OK, Kind.UNKNOWN):
         return failure
     return Failure(
@@ -102,6 +109,9 @@ def _names(line: str, option: Given) -> bool:
 
 def summary(effective: Effective) -> dict[str, Any]:
     """Return what the engine said of itself, as the record's `effective`."""
-    names = ("max_model_len", "kv_cache_tokens", "available_kv_gib", "weights_gib", "max_concurrency")
+    names = (
+        "max_model_len", "kv_cache_tokens", "available_kv_gib", "weights_gib", "max_concurrency", "non_torch_gib",
+        "cudagraph_gib", "requested_gib",
+    )  # fmt: skip
     values = {name: getattr(effective, name) for name in names}
     return {name: value for name, value in values.items() if value is not None}

@@ -135,6 +135,7 @@ def test_a_taken_address_ends_the_launch_before_anything_is_started(stage: Stage
     assert "choose another with --status" in ended.err
     assert leftovers.starts(stage.folder) == []
     assert stage.lines() == []
+    assert list((stage.state / "runs").iterdir()) == []
 
 
 def test_the_engines_own_port_is_refused(stage: Stage) -> None:

@@ -154,13 +154,7 @@ def test_a_killed_supervisor_leaves_no_engine_and_is_started_again(unit: Unit) -
 
 @pytest.mark.parametrize(
     "number",
-    [
-        signal.SIGSEGV,
-        pytest.param(
-            signal.SIGKILL,
-            marks=pytest.mark.xfail(strict=True, reason="SIGKILL in service is judged host_oom, which ends with 3"),
-        ),
-    ],
+    [signal.SIGSEGV, signal.SIGKILL],
 )
 def test_an_engine_that_dies_is_started_again_by_us_and_the_unit_stays_active(
     unit: Unit, number: signal.Signals

@@ -19,8 +19,17 @@ def test_an_exit_with_a_known_cause_keeps_it(kind: Kind) -> None:
         assert died_in_service(failure, -9) == Failure(
             Kind.UNKNOWN, line="the engine exited with -9 in service and named no cause", phase=Phase.SERVING
         )
+    elif kind is Kind.HOST_OOM:
+        assert early_exit(failure, -9) == failure
     else:
         assert early_exit(failure, 1) == died_in_service(failure, 1) == failure
+
+
+def test_a_served_engine_that_was_killed_is_a_crash_and_not_the_end_of_the_run() -> None:
+    """kill -9 of a serving engine, or the kernel's doing, once ended the run with 3: nothing fits."""
+    killed = died_in_service(Failure(Kind.HOST_OOM), -9)
+    assert (killed.kind, killed.memory) == (Kind.OTHER_CRASH, False)
+    assert killed.line == "the engine was killed or the host's memory ran out: it exited with -9"
 
 
 @pytest.mark.parametrize(
@@ -63,5 +72,5 @@ def test_a_configuration_error_is_the_users_where_it_names_what_they_typed(typed
 
 
 def test_a_summary_holds_what_was_said_and_nothing_else() -> None:
-    said = Effective(max_model_len=8192, weights_gib=17.56, cudagraph_gib=0.5)
-    assert summary(said) == {"max_model_len": 8192, "weights_gib": 17.56}
+    said = Effective(max_model_len=8192, weights_gib=17.56, cudagraph_gib=0.5, activation_gib=1.2, free_gib=3.0)
+    assert summary(said) == {"max_model_len": 8192, "weights_gib": 17.56, "cudagraph_gib": 0.5}
