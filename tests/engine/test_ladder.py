@@ -13,6 +13,10 @@ from autolaunch.installation import MODULE
 from .conftest import START_S, Launch, share_of
 
 
+MENDED = ("utilization", "plan")
+"""What answers a share that is wrong: the rung, or another plan where the host's free memory moved during the start."""
+
+
 def checked(launch: Launch) -> None:
     """Wait for a --check run: it must end with 0, leave nothing and print a command line that can be run."""
     assert launch.wait_exit(within_s=3 * START_S) == 0, launch.talk()
@@ -26,11 +30,13 @@ def test_a_share_above_what_is_free_is_lowered_to_what_is_free(
 ) -> None:
     run = launch("--strategy", strategy_from(0.999), "--check")
     checked(run)
-    assert run.story() == ["free_memory_low", "utilization", "ready"]
+    assert [*run.story()[:1], *run.story()[2:]] == ["free_memory_low", "ready"]
     failed, step = run.events("failed")[0], run.events("step")[0]
+    assert step["rung"] in MENDED
     numbers = failed["failure"]["numbers"]
     to = step["to"]["gpu_memory_utilization"]
-    assert numbers["free_gib"] / numbers["total_gib"] - 0.1 < to < 0.999
+    assert to < 0.999
+    assert step["rung"] == "plan" or numbers["free_gib"] / numbers["total_gib"] - 0.1 < to
 
 
 def test_a_pinned_context_that_does_not_fit_gets_the_memory_it_needs(
@@ -38,7 +44,8 @@ def test_a_pinned_context_that_does_not_fit_gets_the_memory_it_needs(
 ) -> None:
     run = launch("--strategy", strategy_from(share_of(host, 1.9)), "--max-model-len", "131072", "--check")
     checked(run)
-    assert run.story() == ["kv_too_small", "utilization", "ready"]
+    assert [*run.story()[:1], *run.story()[2:]] == ["kv_too_small", "ready"]
+    assert run.story()[1] in MENDED
     assert run.events("failed")[0]["failure"]["numbers"]["needed_kv_gib"] == 2.0
     assert run.events("ready")[0]["effective"]["max_model_len"] == 131072
 
@@ -66,7 +73,8 @@ def test_no_room_for_any_cache_raises_the_share(
     run = launch("--strategy", strategy_from(share_of(host, 0.4)), "--check")
     checked(run)
     told = run.story()
-    assert told[:2] == ["kv_none", "utilization"]
+    assert told[0] == "kv_none"
+    assert told[1] in MENDED
     assert told[-1] == "ready"
 
 
