@@ -10,7 +10,7 @@ from dataclasses import fields, replace
 
 from autolaunch.candidates import Question
 from autolaunch.case import Bounds
-from autolaunch.facts import Situation
+from autolaunch.facts import DeviceKind, Situation
 from autolaunch.failure import Failure, Kind
 from autolaunch.figures import Effective
 from autolaunch.ladder import RETURNED, Climb, Step
@@ -20,6 +20,9 @@ from autolaunch.settings import changes
 
 REPLAN = "plan"
 
+HOST_MOVES = 0.1
+"""The share of a host's memory that comes and goes with whatever else runs there; a card's moves by `RETURNED`."""
+
 
 def replanned(
     question: Question | None, climb: Climb, failure: Failure, effective: Effective, situation: Situation
@@ -28,9 +31,10 @@ def replanned(
     before, now = climb.free_share, situation.device.free_share
     if question is None or not failure.memory or failure.kind in (Kind.HOST_OOM, Kind.PROFILING_RACE):
         return None
-    if before is None or now is None or now > before - RETURNED:
-        return None
     device = situation.device
+    moved = HOST_MOVES if device.kind is DeviceKind.CPU else RETURNED
+    if before is None or now is None or now > before - moved:
+        return None
     seen = Outcome(
         climb.settings,
         failure,

@@ -12,7 +12,6 @@ from autolaunch.installation import MODULE
 
 from .conftest import START_S, Launch, share_of
 
-
 MENDED = ("utilization", "plan")
 """What answers a share that is wrong: the rung, or another plan where the host's free memory moved during the start."""
 

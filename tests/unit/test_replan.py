@@ -60,6 +60,14 @@ def test_where_as_much_is_free_the_ladder_answers() -> None:
     assert answer(22.9) is None
 
 
+def test_a_hosts_memory_moves_more_than_a_cards_without_a_neighbour() -> None:
+    question, climb = begun()
+    for free, planned in ((22.0, False), (19.0, True)):
+        situation = there(free)
+        host = replace(situation, device=replace(situation.device, kind=DeviceKind.CPU))
+        assert (replanned(question, climb, LOW, Effective(), host) is not None) == planned
+
+
 @pytest.mark.parametrize("kind", [Kind.PROFILING_RACE, Kind.HOST_OOM, Kind.CONFIG_ERROR, Kind.UNKNOWN])
 def test_only_failures_of_the_cards_memory_are_planned_anew(kind: Kind) -> None:
     assert answer(14.0, Failure(kind)) is None
