@@ -104,7 +104,13 @@ class _Line:
 
     def get(self, url: str, read: Callable[[Any], Answer]) -> None:
         """Begin a request whose answer, a JSON value, `read` turns into its part of ours."""
-        threading.Thread(target=lambda: self._answers.put(self._answer(url, read)), name="hub", daemon=True).start()
+
+        def work() -> None:
+            answer = self._answer(url, read)
+            if monotonic() < self._deadline:  # later it is not one: a socket's own timeout says "broke off"
+                self._answers.put(answer)
+
+        threading.Thread(target=work, name="hub", daemon=True).start()
 
     def wait(self, count: int) -> list[Answer]:
         """Return the answers that came in time, and hang up on those that did not."""
