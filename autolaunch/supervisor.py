@@ -18,13 +18,12 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from autolaunch import events, machine, phases, probe, record
+from autolaunch import events, machine, phases, record
 from autolaunch.diagnose import Scanner
 from autolaunch.engine import STIR_PERIOD_S, EngineProcess
 from autolaunch.errors import ExitCode, HostError
 from autolaunch.facts import Device
 from autolaunch.failure import Failure, Kind, Phase
-from autolaunch.guard import Guard
 from autolaunch.installation import Installation
 from autolaunch.liveness import Rules
 from autolaunch.lock import CardLocks, Held
@@ -292,6 +291,8 @@ class Supervisor:
 
     def _probe(self, engine: EngineProcess, scanner: Scanner) -> None:
         """Poll until the engine is healthy and has answered a real request, or is gone."""
+        from autolaunch import probe  # noqa: PLC0415 - HTTP is needed once the engine starts
+
         address = self.job.wish.address
         healthy = self._poll(lambda: probe.healthy(address), bool, engine, every_s=HEALTH_PERIOD_S)
         if not healthy:
@@ -321,6 +322,8 @@ class Supervisor:
         engine, job, scanner = self._engine, self.job, self._scanner
         if engine is None or scanner is None or not job.prove:
             return
+        from autolaunch.guard import Guard  # noqa: PLC0415 - HTTP is needed once the engine starts
+
         guard = Guard(job.wish.address, job.wish.api_key, job.rules)
 
         def hung(reason: str) -> None:
@@ -331,6 +334,8 @@ class Supervisor:
     def _drain(self, attempt: int) -> None:
         engine, job = self._engine, self.job
         if engine is not None:
+            from autolaunch.guard import Guard  # noqa: PLC0415 - HTTP is needed once the engine starts
+
             Guard(job.wish.address, job.wish.api_key, job.rules).drain(engine.gone)
         self._events.put(events.Drained(attempt))
 
