@@ -93,6 +93,11 @@ class Database:
             raise Unusable(_text(error)) from error
 
     def _once(self, work: Callable[[sqlite3.Connection], T], begin: str) -> T:
+        with _locked(self.file.parent, fcntl.LOCK_SH):
+            return self._work(work, begin)
+
+    def _work(self, work: Callable[[sqlite3.Connection], T], begin: str) -> T:
+        """Do work in one transaction, while no other process can set the file aside."""
         with contextlib.closing(self._connect()) as db:
             db.execute(begin)  # the schema is judged in the same transaction: another process may be making it
             if self._steps_taken(db) < len(self.schema.steps):
@@ -158,8 +163,12 @@ class Database:
         return version
 
     def _set_aside(self, why: str) -> None:
-        """Rename a damaged file, unless another process has done so since; its journal goes first."""
-        with _alone(self.file.parent):
+        """Rename a damaged file, unless another process has done so since; its journal goes first.
+
+        Nobody may have it open: SQLite finds a journal by its name, so that a connection to the old file would play
+        the new file's journal into the old one and delete it under the one who writes there.
+        """
+        with _locked(self.file.parent, fcntl.LOCK_EX):
             if self._is_whole():
                 return
             aside = _free_name(self.file)
@@ -176,7 +185,7 @@ class Database:
         import sqlite3  # noqa: PLC0415 - `autolaunch --version` needs no database
 
         try:
-            return self._once(lambda db: bool(_value(db, "PRAGMA integrity_check(1)") == "ok"), "BEGIN")
+            return self._work(lambda db: bool(_value(db, "PRAGMA integrity_check(1)") == "ok"), "BEGIN")
         except FileNotFoundError:
             return True  # set aside already, and no new one begun
         except (_Damaged, sqlite3.DatabaseError, UnicodeDecodeError) as error:
@@ -223,14 +232,14 @@ def _free_name(file: Path) -> Path:
 
 
 @contextlib.contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Keep other processes out of the same business in a folder, where its file system has locks."""
+def _locked(folder: Path, mode: int) -> Iterator[None]:
+    """Hold a folder's lock, shared or alone, where its file system has locks; go on without it after `BUSY_S`."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         deadline = time.monotonic() + BUSY_S
         while time.monotonic() < deadline:
             try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(descriptor, mode | fcntl.LOCK_NB)
                 break
             except BlockingIOError:
                 time.sleep(0.01)
