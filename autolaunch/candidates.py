@@ -19,7 +19,7 @@ from autolaunch.failure import Failure, Kind
 from autolaunch.figures import Effective
 from autolaunch.foresight import View, foretell, need_of
 from autolaunch.ladder import Climb
-from autolaunch.past import Outcome, Past, refusal
+from autolaunch.past import Outcome, Past, disproved, refusal
 from autolaunch.rungs import RUNGS
 from autolaunch.settings import AUTO, Settings
 from autolaunch.shape import LONGEST, Shape
@@ -187,14 +187,20 @@ def _lengths(question: Question) -> tuple[int | None, ...]:
 
 
 def refused(question: Question, settings: Settings) -> bool:
-    """Whether these settings failed here, give or take a little of the share, and the cause still holds."""
-    share = settings.gpu_memory_utilization or 0.0
-    for outcome in question.past.outcomes:
+    """Whether these settings failed here, give or take a little of the share, and the cause still holds.
+
+    What came up since with exactly these settings was not close enough to what failed.
+    """
+    past, situation = question.past, question.situation
+    usual = situation.engine.default_utilization
+    share = settings.gpu_memory_utilization or usual
+    for outcome in past.outcomes:
         if outcome.failure is None or not _alike(outcome, settings):
             continue
-        failed = outcome.settings.gpu_memory_utilization or 0.0
+        failed = outcome.settings.gpu_memory_utilization or usual
         as_much = share <= failed + STEP if outcome.failure.kind in RAISING else share >= failed - STEP
-        if as_much and refusal(question.past, outcome.settings, wish=question.wish, situation=question.situation):
+        stands = as_much and refusal(past, outcome.settings, wish=question.wish, situation=situation) is not None
+        if stands and not disproved(past, outcome, settings, situation=situation):
             return True
     return False
 

@@ -110,15 +110,23 @@ def refusal(past: Past, settings: Settings, *, wish: str, situation: Situation) 
     A later start of the same settings that came up disproves a failure whose cause held then as well. One that
     came up with more memory free proves nothing for a day on which the neighbour is back.
     """
-    came: list[Situation] = []
     for outcome in past.outcomes:
-        if outcome.settings != settings or outcome.wish != wish:
+        if outcome.settings != settings or outcome.wish != wish or not holds(outcome, situation):
             continue
-        if outcome.failure is None:
-            came.append(_before(outcome, situation))
-        elif holds(outcome, situation) and not any(holds(outcome, then) for then in came):
+        if not disproved(past, outcome, settings, situation=situation):
             return outcome
     return None
+
+
+def disproved(past: Past, failure: Outcome, settings: Settings, *, situation: Situation) -> bool:
+    """Whether settings came up, for the same wish, after a failure and with its cause there."""
+    for outcome in past.outcomes:
+        if outcome is failure:
+            return False
+        came = outcome.settings == settings and outcome.wish == failure.wish and outcome.failure is None
+        if came and holds(failure, _before(outcome, situation)):
+            return True
+    return False
 
 
 def _before(outcome: Outcome, situation: Situation) -> Situation:

@@ -6,6 +6,7 @@ Pure. Owns the comparison of an earlier start with a fresh plan:
 - Less: the share shrinks to what is there and a fitted context with it, by what the engine measured then.
 - More, or another engine release: a fresh plan that concedes less, or fits a longer context, is tried as one step
   up. If it fails its outcome is remembered, and while its cause holds it is not tried again.
+- What ran out of memory in service is tried again after a quiet time, one step at a time (`comeback`).
 - What came up and has failed since is a failed setting like any other, where a fresh plan knows another.
 """
 
@@ -15,8 +16,9 @@ from dataclasses import fields, replace
 from typing import Any
 
 from autolaunch.candidates import Question, predicted, refused, top_share
+from autolaunch.comeback import QUIET_S, comeback
 from autolaunch.facts import GIB
-from autolaunch.past import SLACK, Outcome, came_up
+from autolaunch.past import SLACK, Outcome, Past, came_up, refusal
 from autolaunch.planner import Plan, plan
 from autolaunch.settings import AUTO, Settings
 from autolaunch.share import down, free_cap
@@ -28,8 +30,11 @@ FITTED = ("gpu_memory_utilization", "max_model_len")
 """The fields that follow from the memory; every other field that is set is a concession."""
 
 
-def recall(question: Question) -> Plan:
-    """Return the plan for a first attempt: what came up before for this wish, else the best that is predicted."""
+def recall(question: Question, *, now: float) -> Plan:
+    """Return the plan for a first attempt: what came up before for this wish, else the best that is predicted.
+
+    `now` is the time of day in Unix seconds.
+    """
     fresh = plan(question)
     situation = question.situation
     earlier = came_up(question.past, wish=question.wish, engine_version=situation.engine.version)
@@ -40,11 +45,27 @@ def recall(question: Question) -> Plan:
     if (gained > 0 or _other_release(question, earlier)) and _is_step_up(question, fresh, earlier):
         said = "another release of the engine" if gained <= 0 else f"{gained / GIB:.2f} GiB more are free than then"
         return replace(fresh, why=(f"{said}: one step up from what came up before", *fresh.why))
+    failure = comeback(question.past, earlier.settings, wish=question.wish, now=now)
+    if failure is not None and gained >= 0 and _gained(question, failure) >= 0 and not _failed_since(question, failure):
+        return _back_up(question, failure, now=now)
     again = _again(question, earlier.settings, earlier, "these settings came up before")
     found = _shrunk(question, earlier, -gained) if gained < 0 else again
     if found is None or (fresh.fits is not False and refused(question, found.settings)):
         return fresh
     return found
+
+
+def _failed_since(question: Question, failure: Outcome) -> bool:
+    """Whether a start with the same settings failed after that, of a cause that still holds."""
+    newer = Past(question.past.outcomes[: question.past.outcomes.index(failure)])
+    return refusal(newer, failure.settings, wish=question.wish, situation=question.situation) is not None
+
+
+def _back_up(question: Question, failure: Outcome, *, now: float) -> Plan:
+    """Return the settings that ran out of memory in service a quiet time ago, whose context is what it was then."""
+    days = (now - failure.at) / QUIET_S
+    why = f"these settings ran out of memory in service {days:.1f} days ago, and none did since: one step back up"
+    return _again(question, _same_bytes(question, failure), failure, why)
 
 
 def _again(question: Question, settings: Settings, earlier: Outcome, why: str) -> Plan:

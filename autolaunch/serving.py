@@ -130,7 +130,7 @@ def prepare(
     memory = _memory(options, note)
     key = key_of(situation, cards=placement.cards)
     asking = question(asked, situation, memory.past(key), cards=placement.cards)
-    return Prepared(asked, installation, placement, memory, key, asking, recall(asking))
+    return Prepared(asked, installation, placement, memory, key, asking, recall(asking, now=time.time()))
 
 
 def _memory(options: Options, note: Callable[[str], None]) -> Memory:

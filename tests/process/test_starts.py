@@ -13,10 +13,13 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from autolaunch.comeback import QUIET_S
+from autolaunch.memory import Memory
 from tests.fake_engine import behaviours as b
 from tests.fake_engine import leftovers
 from tests.fake_engine.behaviours import PHASES
@@ -265,6 +268,25 @@ def test_memory_that_runs_out_in_service_climbs(stage: Stage) -> None:
     assert stage.lines("crashed")[0]["failure"]["kind"] == "runtime_oom"
     first, second = stage.lines("attempt")
     assert first["settings"] != second["settings"]
+
+
+def test_after_a_quiet_day_the_next_planned_start_steps_back_up(stage: Stage) -> None:
+    stage.play(ok(b.DieAfterReady(seconds=2, kind="runtime_oom")), ok())
+    process = stage.launch("--max-model-len", "8192")
+    stage.line("ready", 1)
+    process.send_signal(signal.SIGTERM)
+    assert stage.end(process).code == 0
+    assert stage.run("--max-model-len", "8192", "--check").code == 0
+    memory = Memory(stage.state, pytest.fail)
+    remembered = [(entry.key, entry.outcome) for entry in reversed(memory.entries())]
+    memory.forget()
+    for key, outcome in remembered:
+        memory.add(key, replace(outcome, at=outcome.at - QUIET_S))
+    assert stage.run("--max-model-len", "8192", "--check").code == 0
+    wide, narrow, the_same_day, a_day_later = (attempt["settings"] for attempt in stage.lines("attempt"))
+    assert wide != narrow
+    assert (the_same_day, a_day_later) == (narrow, wide)
+    assert "one step back up" in stage.lines("plan")[-1]["why"][0]
 
 
 # --- the record

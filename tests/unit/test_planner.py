@@ -379,12 +379,17 @@ def failed(settings: Settings, there: Situation, kind: Kind) -> Outcome:
     return replace(came_up(settings, there), failure=Failure(kind))
 
 
+def recalled(question: Question, *, now: float = 0.0) -> Plan:
+    """Return the plan for a first attempt, at a time of day that matters to few tests."""
+    return recall(question, now=now)
+
+
 KNOWN = Settings(gpu_memory_utilization=0.9, max_model_len=AUTO, enforce_eager=True)
 
 
 def test_a_second_start_uses_what_came_up() -> None:
     there = situation(24.0, 23.2)
-    found = recall(ask(there, past=Past((came_up(KNOWN, there),))))
+    found = recalled(ask(there, past=Past((came_up(KNOWN, there),))))
     assert (found.settings, found.fits, found.context) == (KNOWN, True, 75_000)
     assert found.why == ("these settings came up before",)
 
@@ -392,12 +397,12 @@ def test_a_second_start_uses_what_came_up() -> None:
 def test_what_came_up_for_another_wish_is_not_used() -> None:
     there = situation(24.0, 23.2)
     other = replace(came_up(KNOWN, there), wish="another")
-    assert recall(ask(there, past=Past((other,)))).settings != KNOWN
+    assert recalled(ask(there, past=Past((other,)))).settings != KNOWN
 
 
 def test_less_memory_shrinks_the_share_and_a_fitted_context() -> None:
     then, now = situation(24.0, 23.2), situation(24.0, 21.2)
-    found = recall(ask(now, past=Past((came_up(KNOWN, then),))))
+    found = recalled(ask(now, past=Past((came_up(KNOWN, then),))))
     share = found.settings.gpu_memory_utilization or 0
     assert share * 24.0 < 21.2 - 0.5
     assert found.settings.changed(gpu_memory_utilization=0.9) == KNOWN
@@ -405,14 +410,14 @@ def test_less_memory_shrinks_the_share_and_a_fitted_context() -> None:
     assert "2.00 GiB less are free" in found.why[0]
 
     fixed = KNOWN.changed(max_model_len=75_000)
-    settings = recall(ask(now, past=Past((came_up(fixed, then),)))).settings
+    settings = recalled(ask(now, past=Past((came_up(fixed, then),)))).settings
     assert settings.max_model_len == found.context
     assert settings.enforce_eager
 
 
 def test_less_memory_that_is_still_enough_changes_nothing() -> None:
     then, now = situation(24.0, 24.0), situation(24.0, 23.4)
-    found = recall(ask(now, past=Past((came_up(KNOWN, then),))))
+    found = recalled(ask(now, past=Past((came_up(KNOWN, then),))))
     assert found.settings == KNOWN
     assert "still enough" in found.why[0]
 
@@ -422,24 +427,72 @@ def test_more_memory_or_another_release_is_worth_one_step_up_and_only_one() -> N
     small = KNOWN.changed(gpu_memory_utilization=0.75, quantization="fp8")
     for earlier, later in ((then, now), (replace(now, engine=Engine("0.19.0", DeviceKind.CUDA)), now)):
         past = Past((came_up(small, earlier),))
-        climbed = recall(ask(later, past=past))
+        climbed = recalled(ask(later, past=past))
         assert conceded(climbed.settings) == set()
         assert "one step up" in climbed.why[0]
         refused = failed(climbed.settings, later, Kind.GRAPH_OOM)
-        again = recall(ask(later, past=Past((came_up(small, earlier), refused, *past.outcomes))))
+        again = recalled(ask(later, past=Past((came_up(small, earlier), refused, *past.outcomes))))
         assert again.settings != climbed.settings
 
 
 def test_the_same_memory_is_no_reason_to_climb() -> None:
     there = situation(24.0, 23.4)
-    found = recall(ask(there, past=Past((came_up(KNOWN.changed(quantization="fp8"), there),))))
+    found = recalled(ask(there, past=Past((came_up(KNOWN.changed(quantization="fp8"), there),))))
     assert found.settings == KNOWN.changed(quantization="fp8")
 
 
 def test_settings_that_died_in_service_are_not_used_again() -> None:
     there = situation(24.0, 23.2)
     dead = replace(failed(KNOWN, there, Kind.RUNTIME_OOM), in_service=True)
-    assert recall(ask(there, past=Past((dead, came_up(KNOWN, there))))).settings != KNOWN
+    assert recalled(ask(there, past=Past((dead, came_up(KNOWN, there))))).settings != KNOWN
+
+
+def ran_out(settings: Settings, there: Situation, *, at: float) -> Outcome:
+    """Return a start that came up and ran out of memory in service at a time of day."""
+    return replace(failed(settings, there, Kind.RUNTIME_OOM), in_service=True, at=at)
+
+
+DAY = 86_400.0
+
+
+def test_a_small_step_down_that_came_up_is_not_taken_for_what_failed() -> None:
+    """A share of None is the engine's own and no share of 0; what came up a hair below what failed did come up."""
+    there = situation(24.0, 23.2)
+    for wide in (KNOWN.changed(gpu_memory_utilization=None), KNOWN.changed(gpu_memory_utilization=0.904)):
+        past = Past((came_up(KNOWN, there), ran_out(wide, there, at=0.0)))
+        assert recalled(ask(there, past=past), now=1.0).settings == KNOWN
+
+
+def test_after_a_quiet_day_a_planned_start_takes_one_step_back_up() -> None:
+    there = situation(24.0, 23.2)
+    wide, middle = KNOWN, KNOWN.changed(max_num_seqs=64)
+    narrow = middle.changed(max_num_batched_tokens=512)
+    past = Past((came_up(narrow, there), ran_out(middle, there, at=200.0), ran_out(wide, there, at=100.0)))
+    assert recalled(ask(there, past=past), now=200.0 + DAY - 1).settings == narrow
+    found = recalled(ask(there, past=past), now=200.0 + DAY)
+    assert (found.settings, found.fits, found.recalled) == (middle, True, True)
+    assert found.why == (
+        "these settings ran out of memory in service 1.0 days ago, and none did since: one step back up",
+    )
+    later = Past((came_up(middle, there), *past.outcomes))
+    assert recalled(ask(there, past=later), now=200.0 + 2 * DAY).settings == wide
+
+
+def test_with_less_memory_than_then_nothing_steps_back_up() -> None:
+    then, now = situation(24.0, 23.6), situation(24.0, 23.2)
+    narrow = KNOWN.changed(max_num_seqs=64)
+    for survivor, failure in ((now, then), (then, now)):
+        past = Past((came_up(narrow, survivor), ran_out(KNOWN, failure, at=0.0)))
+        assert recalled(ask(now, past=past), now=9 * DAY).settings.max_num_seqs == 64
+
+
+def test_a_step_back_up_that_fails_at_its_start_is_not_tried_again_while_its_cause_holds() -> None:
+    there, fuller = situation(24.0, 23.2), situation(24.0, 20.0)
+    narrow = KNOWN.changed(max_num_seqs=64)
+    known = (came_up(narrow, there), ran_out(KNOWN, there, at=0.0))
+    assert recalled(ask(there, past=Past((failed(KNOWN, there, Kind.GRAPH_OOM), *known))), now=DAY).settings == narrow
+    found = recalled(ask(there, past=Past((failed(KNOWN, fuller, Kind.FREE_MEMORY_LOW), *known))), now=DAY)
+    assert found.settings == KNOWN
 
 
 def test_what_came_up_and_failed_since_is_not_started_again() -> None:
@@ -447,7 +500,7 @@ def test_what_came_up_and_failed_since_is_not_started_again() -> None:
     then, now = situation(24.0, 24.0), situation(24.0, 23.4)
     for there in (then, now):
         since = failed(KNOWN, there, Kind.SAMPLER_OOM)
-        found = recall(ask(there, past=Past((since, came_up(KNOWN, then)))))
+        found = recalled(ask(there, past=Past((since, came_up(KNOWN, then)))))
         assert found.settings != KNOWN
         assert not found.recalled
 
@@ -469,7 +522,7 @@ def test_a_host_that_grew_is_asked_for_as_many_bytes() -> None:
     then = Situation(host, Engine("0.32.0", DeviceKind.CPU), MODEL)
     now = replace(then, device=replace(host, total_bytes=16 * GIB, free_bytes=15 * GIB))
     settings = Settings(gpu_memory_utilization=0.4, max_model_len=AUTO)
-    found = recall(ask(now, past=Past((came_up(settings, then),))))
+    found = recalled(ask(now, past=Past((came_up(settings, then),))))
     assert found.settings.gpu_memory_utilization == 0.2
 
 
