@@ -9,14 +9,15 @@ import pytest
 
 PACKAGE = Path(__file__).parents[2] / "autolaunch"
 PURE = (
-    "activation", "advice", "arguments", "asked", "beyond", "blame", "budget", "caches", "calibration", "candidates",
-    "cards", "case", "causes", "choice", "claims", "comeback", "configuration", "crashes", "defaults", "diagnose",
-    "ending", "estimate", "events", "facts", "failure", "figures", "foresight", "frames", "graphs", "history",
-    "http_head", "inventory", "ladder", "liveness", "logline", "machine", "metrics", "moves", "narration", "outcome_form", "page",
-    "page_style", "parameters", "past", "phases", "plan_form", "planner", "progress", "quantization", "recall",
-    "record", "recurrent", "redaction", "replan", "routes", "rungs", "settings", "shape", "share", "shortfall",
-    "sizes", "start", "status", "status_address", "status_form", "stopping", "strategy", "tensors", "term", "terms",
-    "unit", "verdict", "visible",
+    "activation", "advice", "arguments", "asked", "beyond", "blame", "budget", "caches", "calibration",
+    "candidates", "cards", "case", "causes", "choice", "claims", "comeback", "configuration", "crashes",
+    "defaults", "diagnose", "ending", "estimate", "events", "facts", "failure", "figures", "foresight",
+    "frames", "graphs", "history", "http_head", "inventory", "ladder", "liveness", "logline", "machine",
+    "metrics", "moves", "narration", "outcome_form", "page", "page_style", "parameters", "past", "phases",
+    "plan_form", "planner", "progress", "quantization", "recall", "record", "recurrent", "redaction",
+    "replan", "routes", "rungs", "settings", "shape", "share", "shortfall", "sizes", "start", "status",
+    "status_address", "status_form", "stopping", "strategy", "tensors", "term", "terms", "unit", "verdict",
+    "visible",
 )  # fmt: skip
 ACTING = frozenset(
     {"os", "subprocess", "signal", "socket", "threading", "time", "random", "logging", "vllm", "torch", "asyncio"}
@@ -26,12 +27,12 @@ FILES_ARE_READ_BY = frozenset({"strategy", "arguments", "cards"})
 DOING = frozenset(
     f"autolaunch.{name}"
     for name in (
-        "catalog", "cgroup", "cli", "cli_logs", "cli_options", "cli_systemd", "database", "deadline",
-        "door", "drawing", "engine", "following", "guard", "hardware", "host", "host_report", "hub",
-        "installation", "journal", "kept", "lock", "logfile", "memory", "model", "nvml", "options",
-        "output", "placement", "planning", "probe", "release", "report", "restarts", "sd_notify", "serving",
-        "snapshot", "state", "status_server", "supervisor", "sweep", "systemd_watcher", "talk",
-        "unit_install", "warden", "watchers", "watching", "weights", "wish",
+        "catalog", "cgroup", "cli", "cli_logs", "cli_options", "cli_systemd", "database", "deadline", "door",
+        "drawing", "engine", "following", "guard", "hardware", "host", "host_report", "hub", "installation",
+        "journal", "kept", "lock", "logfile", "memory", "model", "nvml", "options", "output", "placement",
+        "planning", "probe", "release", "report", "restarts", "sd_notify", "serving", "snapshot", "state",
+        "status_server", "supervisor", "sweep", "systemd_watcher", "talk", "unit_install", "warden",
+        "watchers", "watching", "weights", "wish",
     )
 )  # fmt: skip
 
