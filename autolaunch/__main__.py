@@ -1,4 +1,7 @@
-"""The command: takes the signals before anything slow is imported, then leaves the rest to `cli`."""
+"""The command: takes the signals before anything slow is imported, then leaves the rest to `cli`.
+
+In a container, where this is process 1, `init` stays in front and the rest is done by a child.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,8 @@ import contextlib
 import os
 import signal
 from types import FrameType
+
+from autolaunch.init import become_init, is_init
 
 TAKEN = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -26,9 +31,11 @@ def _open_missing_streams() -> None:
 
 def main() -> None:
     """Run autolaunch; the supervisor takes the signals over once it has a run to stop."""
-    for number in TAKEN:
-        if number is not signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:  # nohup ignores it
-            signal.signal(number, _leave)
+    taken = [one for one in TAKEN if one is not signal.SIGHUP or signal.getsignal(one) is not signal.SIG_IGN]  # nohup
+    for number in taken:
+        signal.signal(number, _leave)
+    if is_init():
+        become_init(taken)
     try:
         _open_missing_streams()
         from autolaunch.cli import main as run  # noqa: PLC0415 - a signal may come while this is imported
