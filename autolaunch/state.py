@@ -7,6 +7,7 @@ of many megabytes has parts beside it: their names are `logfile`'s.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import re
 import secrets
@@ -46,15 +47,25 @@ def new_run(chosen: Path | None) -> tuple[str, Path]:
             f"the state folder {state_folder(chosen)} cannot be used: {error.strerror}",
             hint="give a folder you may write to with --state-dir",
         ) from error
+    _hold(folder)
     _clear_old(folder.parent)
     return run, folder
+
+
+def _hold(run: Path) -> None:
+    """Keep a lock on our run's folder to the end of this process, however that comes: it says that the run lives.
+
+    A process number would not: in a container's PID namespace every run's is the same small one.
+    """
+    with contextlib.suppress(OSError):  # a file system without locks: the newest are kept all the same
+        fcntl.flock(os.open(run, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC), fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def _clear_old(runs: Path) -> None:
     """Keep the newest runs and those whose supervisor may live; what cannot be removed stays."""
     ended_bytes = 0
     for number, old in enumerate(runs_in(runs), start=1):
-        if not _lives(old.name):
+        if not _lives(old):
             newest, ended_bytes = ended_bytes == 0, ended_bytes + _size(old)
             if number > KEPT_RUNS or (ended_bytes > KEPT_BYTES and not newest):
                 shutil.rmtree(old, ignore_errors=True)
@@ -78,10 +89,21 @@ def _size(run: Path) -> int:
     return total
 
 
-def _lives(run: str) -> bool:
-    """Whether the process that a run's id names exists: a server that runs for months keeps its log."""
-    pid = run.split("-")[2:3]
-    return bool(pid) and pid[0].isdigit() and Path("/proc", pid[0]).exists()
+def _lives(run: Path) -> bool:
+    """Whether somebody holds a run's folder: a server that runs for months keeps its log."""
+    try:
+        descriptor = os.open(run, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    finally:
+        os.close(descriptor)
+    return False
 
 
 def attempts_of(run: Path) -> tuple[int, ...]:

@@ -15,6 +15,7 @@ import pytest
 from autolaunch import warden
 from autolaunch.state import KEPT_ATTEMPTS, KEPT_BYTES, KEPT_RUNS, attempts_of, new_run, open_log, runs_in
 from autolaunch.sweep import YOUNG_S, sweep
+from tests.process.stage import until
 
 pytestmark = pytest.mark.process
 
@@ -115,14 +116,42 @@ def test_a_link_is_not_followed(tmp_path: Path) -> None:
 
 
 def test_old_runs_are_cleared_but_those_that_live_are_kept(tmp_path: Path) -> None:
+    """A container's runs all have the same process number: a run's number alone says nothing of its life."""
     runs = tmp_path / "runs"
     living = runs / f"20200101-000000-{os.getpid()}-aaaa"
-    for folder in (living, *(runs / f"20200102-0000{n:02}-99999999-bbbb" for n in range(30))):
+    for folder in (living, *(runs / f"20200102-0000{n:02}-{os.getpid()}-bbbb" for n in range(30))):
         folder.mkdir(parents=True)
-    run, folder = new_run(tmp_path)
+    with subprocess.Popen(["flock", str(living), "cat"], stdin=subprocess.PIPE) as holder:
+        until(lambda: is_held(living), "the folder is held")
+        run, folder = new_run(tmp_path)
+        holder.communicate(b"")
     assert folder == runs / run
     assert living.exists()
     assert len(list(runs.iterdir())) == KEPT_RUNS + 1
+    new_run(tmp_path)
+    assert not living.exists()
+    assert folder.exists(), "our own is held until this process ends"
+
+
+def is_held(folder: Path) -> bool:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
+
+
+def test_the_lock_of_a_run_is_not_the_engines(tmp_path: Path) -> None:
+    """An engine that outlives its supervisor must not keep the run's folder for ever."""
+    _, folder = new_run(tmp_path)
+    with subprocess.Popen(["sleep", "600"], close_fds=False) as child:
+        held = {Path(f"/proc/{child.pid}/fd/{number}").readlink() for number in os.listdir(f"/proc/{child.pid}/fd")}  # noqa: PTH208 - of another process
+        child.kill()
+    assert is_held(folder)
+    assert folder not in held
 
 
 def test_old_runs_are_cleared_by_their_bytes_too_and_the_newest_of_them_stays(tmp_path: Path) -> None:
