@@ -18,6 +18,10 @@ if TYPE_CHECKING:
 PHASES = ("import", "config", "init", "load", "profile", "kv_cache", "graphs", "warmup", "serving")
 """The phases of a start in their order, spelled as in autolaunch.failure.Phase."""
 
+WAYS = ("not_http", "bad_json", "huge_headers", "endless", "drip", "hang_up")
+ROUTES = ("health", "metrics", "models", "completions")
+"""What a garbled answer may look like, and where."""
+
 BEHAVIOURS: dict[str, type[Behaviour]] = {}
 
 
@@ -81,6 +85,14 @@ class Worker(Behaviour):
 
     _name = "worker"
     count: int = 1
+
+
+class Together(Behaviour):
+    """Leader, core and workers need each other, as vLLM's do: a phase goes on and a completion is answered only after
+    each of them did its part. One that is stopped stops all; a core or a worker that dies takes the rest with it,
+    with vLLM's words and, in service, its exit status 0. A leader that dies leaves them."""
+
+    _name = "together"
 
 
 class DoubleFork(Behaviour):
@@ -191,6 +203,20 @@ class StandsStill(Behaviour):
     _name = "stands_still"
     requests: int = 1
     works: bool = False
+
+
+class Garbled(Behaviour):
+    """Answers that are none, on the route `to`, after the first `after` requests there; `way` is one of WAYS."""
+
+    _name = "garbled"
+    way: str = "not_http"
+    to: str = "completions"
+    after: int = 0
+
+    def check(self) -> None:
+        super().check()
+        if self.way not in WAYS or self.to not in ROUTES:
+            raise ScenarioError(f"garbled: {self.way!r} to {self.to!r} is none of {WAYS} to {ROUTES}")
 
 
 class Pooling(Behaviour):

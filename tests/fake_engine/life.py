@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import _socket
 import os
+import select
 import signal
 import time
 
@@ -21,6 +22,7 @@ from .behaviours import (
     ReusePort,
 )
 from .failures import aftermath, cause, phase_of
+from .line import ask, say_core_died
 from .noise import noise, say, write
 from .processes import STOPS, Family
 from .release import release
@@ -129,6 +131,8 @@ class Life:
             self._act(behaviour)
         if phase == "config" and not self._bind():
             self.kind, self.failing = "port_in_use", "config"
+        if self.family.line >= 0 and not ask(self.family.line):
+            self._lose_core()
         fails = phase == self.failing
         say(self.speech.phase(phase, self.kind if fails else ""))
         if phase == "import" and self.outcome.find(PrintSecret):
@@ -167,7 +171,23 @@ class Life:
 
     def _wait(self, name: str) -> None:
         if self.outcome.delay_s.get(name):
-            time.sleep(self.outcome.delay_s[name])
+            self._sleep(self.outcome.delay_s[name])
+
+    def _sleep(self, seconds: float | None) -> None:
+        """Sleep, for ever with None; a core that takes part and dies meanwhile ends the leader."""
+        if self.family.line < 0:
+            signal.pause() if seconds is None else time.sleep(seconds)
+            return
+        core = os.pidfd_open(self.family.core)
+        died, _, _ = select.select([core], [], [], seconds)
+        os.close(core)
+        if died:
+            self._lose_core()
+
+    def _lose_core(self) -> NoReturn:
+        _, status = os.waitpid(self.family.core, 0)
+        self.family.core = 0
+        self._leave(say_core_died(status, serving=self.serving))
 
     def _act(self, behaviour: Behaviour) -> None:
         if isinstance(behaviour, NoOutputHang):
@@ -181,7 +201,7 @@ class Life:
         elif isinstance(behaviour, DoubleFork):
             self.family.detach(behaviour)
         elif isinstance(behaviour, AllocateMib):
-            self.kept.append(bytearray(b"\1") * (behaviour.mib * 1024**2))
+            self.kept.append(bytearray(b"\1") * (behaviour.mib << 20))
         else:
             for block in noise(behaviour, self.speech):
                 write(STDOUT, block)
@@ -225,6 +245,7 @@ class Life:
             version=self.version,
             max_model_len=self.max_model_len,
             log=self._log_request,
+            line=self.family.line,
         )
         self.answering = listening = socket(fileno=self.listening.detach())
         serve(listening, service)
@@ -272,7 +293,7 @@ class Life:
 
     def _hang(self) -> NoReturn:
         while True:
-            signal.pause()
+            self._sleep(None)
 
     def _leave(self, code: int, number: int | None = None) -> NoReturn:
         self.ledger.event("exit")

@@ -10,8 +10,9 @@ import os
 import signal
 from contextlib import contextmanager, suppress
 
-from .behaviours import Child, DoubleFork, HoldPipe, HoldPort, IgnoreSigterm, Worker
+from .behaviours import Child, DoubleFork, HoldPipe, HoldPort, IgnoreSigterm, Together, Worker
 from .ledger import stat_fields
+from .line import ends, take_part
 from .record import Record
 
 TYPE_CHECKING = False
@@ -32,7 +33,8 @@ class Way(Record):
     """How a process is set apart.
 
     detach  a session of its own; orphan  its parent is gone at once; deaf  the signals that it ignores;
-    quiet   without the leader's output; bare  with an empty environment; keep  the one descriptor it keeps.
+    quiet   without the leader's output; bare  with an empty environment; keep  the one descriptor it keeps;
+    line    its end of the line to whoever needs it to take part (`line`).
     """
 
     detach: bool = False
@@ -41,6 +43,7 @@ class Way(Record):
     quiet: bool = False
     bare: bool = False
     keep: int = -1
+    line: int = -1
 
 
 class Family:
@@ -51,6 +54,8 @@ class Family:
         self.outcome = outcome
         self.core = 0
         self.workers: tuple[int, ...] = ()
+        self.line = -1
+        self.below: list[int] = []
         ignore = outcome.find(IgnoreSigterm)
         self.deaf = () if ignore is None else STOPS if ignore.sigint else STOPS[:1]
 
@@ -71,14 +76,24 @@ class Family:
         """Start the engine core, with workers below it, once."""
         if self.core:
             return
-        way = Way(deaf=self.deaf)
 
         def below() -> list[int]:
-            return [self._fork(f"worker{rank}", f"VLLM::Worker_TP{rank}", way)[0] for rank in range(workers)]
+            return [self._worker(rank) for rank in range(workers)]
 
         with stops_wait():
+            self.line, way = self._tied()
             self.core, *rest = self._fork("core", "VLLM::EngineCore", way, below)
             self.workers = tuple(rest)
+
+    def _worker(self, rank: int) -> int:
+        line, way = self._tied()
+        self.below += [line] if line >= 0 else []
+        return self._fork(f"worker{rank}", f"VLLM::Worker_TP{rank}", way)[0]
+
+    def _tied(self) -> tuple[int, Way]:
+        """Give our end of a line to the next process, and its way with the other; no line where none is needed."""
+        ours, theirs = ends() if self.outcome.find(Together) else (-1, -1)
+        return ours, Way(deaf=self.deaf, line=theirs)
 
     def detach(self, behaviour: DoubleFork) -> None:
         """Start a process that leaves the leader's session and parent."""
@@ -104,6 +119,8 @@ class Family:
             first = os.fork()
             if first:
                 os.close(writing)
+                if way.line >= 0:
+                    os.close(way.line)
                 told = _drain(reading)
                 if way.orphan:
                     os.waitpid(first, 0)
@@ -124,6 +141,8 @@ class Family:
                 retitle(title)
             os.write(writing, " ".join(str(pid) for pid in (os.getpid(), *inside())).encode())
             os.close(writing)
+            if way.line >= 0:
+                take_part(way.line, self.below if role == "core" else [], core=role == "core")
             _live(bare=way.bare)
         finally:
             os._exit(FAILED)
@@ -145,7 +164,7 @@ def _settle(way: Way, writing: int) -> None:
         signal.signal(number, signal.SIG_IGN if number in way.deaf else signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)
     for handle in range(FIRST_FREE_FD, LAST_FD):
-        if handle not in (way.keep, writing):
+        if handle not in (way.keep, way.line, writing):
             with suppress(OSError):
                 os.close(handle)
     if way.keep >= 0:

@@ -9,9 +9,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from socket import socket
 from typing import TYPE_CHECKING, Any
 
+from . import garbage
 from .behaviours import (
     CompletionError,
     CompletionHangs,
+    Garbled,
     Health503,
     NoHealth,
     Pooling,
@@ -19,6 +21,7 @@ from .behaviours import (
     SlowHealth,
     StandsStill,
 )
+from .line import ask
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -45,6 +48,7 @@ class Service:
         version: str,
         max_model_len: int,
         log: Callable[[str, str], None],
+        line: int = -1,
     ) -> None:
         self.names = arguments.names()
         self.keys = arguments.keys()
@@ -56,6 +60,9 @@ class Service:
         self.since = time.monotonic()
         self.answered = 0
         self.waiting = 0
+        self.garbled = 0
+        self.turn = threading.Lock()
+        self.line = line
 
     def metrics(self) -> str:
         """Give the counters; they move with every answer, or by themselves where the scenario says so."""
@@ -69,6 +76,24 @@ class Service:
         if slow:
             time.sleep(slow.seconds)
         return 503 if unready and time.monotonic() - self.since < unready.seconds else 200
+
+    def work(self) -> bool:
+        """Let core and workers do their part, one request after the other; False if they are gone."""
+        if self.line < 0:
+            return True
+        self.waiting += 1
+        with self.turn:
+            done = ask(self.line)
+        self.waiting -= 1
+        return done
+
+    def garbles(self, path: str) -> str:
+        """Give the way in which this request is answered with garbage; "" where it is not."""
+        found = self.outcome.find(Garbled)
+        if found is None or not path.endswith(f"/{found.to}"):
+            return ""
+        self.garbled += 1
+        return found.way if self.garbled > found.after else ""
 
     def models(self) -> dict[str, Any]:
         """Give the answer of /v1/models."""
@@ -123,7 +148,7 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         """Answer the open routes and the models."""
         path = self.path.partition("?")[0]
-        if not self._allowed(path):
+        if self._garbles(path) or not self._allowed(path):
             return
         if path in ("/health", "/ping"):
             self._answer(self.service.health(), b"")
@@ -140,7 +165,7 @@ class Handler(BaseHTTPRequestHandler):
         """Answer completions, chat completions and embeddings."""
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         path = self.path.partition("?")[0]
-        if not self._allowed(path):
+        if self._garbles(path) or not self._allowed(path):
             return
         pooling = bool(self.service.outcome.find(Pooling))
         known = ("/v1/embeddings", "/pooling") if pooling else ("/v1/completions", "/v1/chat/completions")
@@ -170,6 +195,9 @@ class Handler(BaseHTTPRequestHandler):
             self.service.waiting += 1
             time.sleep(slow.seconds)
             self.service.waiting -= 1
+        if not self.service.work():
+            self._json(500, error(500, "InternalServerError", DEAD))
+            return
         self.service.answered += 1
         broken = self.service.outcome.find(CompletionError)
         if broken:
@@ -192,6 +220,13 @@ class Handler(BaseHTTPRequestHandler):
             data = f"data: {part}\n\n".encode()
             self.wfile.write(b"%x\r\n%s\r\n" % (len(data), data))
         self.wfile.write(b"0\r\n\r\n")
+
+    def _garbles(self, path: str) -> bool:
+        way = self.service.garbles(path)
+        if way:
+            self.close_connection = True
+            garbage.answer(self.wfile, way)
+        return bool(way)
 
     def _allowed(self, path: str) -> bool:
         keys = self.service.keys

@@ -214,6 +214,12 @@ class Stage:
             shutil.rmtree(self.folder, ignore_errors=True)
 
 
+def drive(stage: Stage, **wanted: Any) -> str:
+    """Give the module that runs autolaunch with the constants that are `wanted`: see it for their names."""
+    stage.environment["AUTOLAUNCH_DRIVE"] = json.dumps(wanted)
+    return "tests.process.drive"
+
+
 def cmdline(pid: int) -> bytes:
     with contextlib.suppress(OSError):
         return Path(f"/proc/{pid}/cmdline").read_bytes()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import http.server
-import json
 import os
 import re
 import signal
@@ -14,7 +13,6 @@ import sys
 import threading
 import time
 from dataclasses import replace
-from typing import Any
 
 import pytest
 
@@ -24,15 +22,9 @@ from tests.fake_engine import behaviours as b
 from tests.fake_engine import leftovers
 from tests.fake_engine.behaviours import PHASES
 from tests.fake_engine.scenario import Outcome, Scenario
-from tests.process.stage import Stage, crowd, ok, until
+from tests.process.stage import Stage, crowd, drive, ok, until
 
 pytestmark = [pytest.mark.process, pytest.mark.timeout(60)]
-
-
-def drive(stage: Stage, **wanted: Any) -> str:
-    """Give the module whose constants are `wanted`."""
-    stage.environment["AUTOLAUNCH_DRIVE"] = json.dumps(wanted)
-    return "tests.process.drive"
 
 
 def test_a_climb_reacts_to_the_cause_and_not_to_the_exit(stage: Stage) -> None:

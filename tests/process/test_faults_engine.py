@@ -1,0 +1,192 @@
+"""The engine's processes are stopped, killed, or end by themselves: it is noticed in time, and what can go on does."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
+import pytest
+
+from tests.fake_engine import behaviours as b
+from tests.fake_engine import leftovers
+from tests.fake_engine.behaviours import PHASES
+from tests.process.stage import Stage, drive, ok, staged
+
+pytestmark = [pytest.mark.process, pytest.mark.timeout(60)]
+
+MEMBERS = ("leader", "core", "worker0")
+TREE = (b.Together(), b.Worker())
+STALL_S = 1.5
+HANG_S = 1.5
+
+
+def member(stage: Stage, role: str) -> int:
+    """Return the living process of that role."""
+    known = stage.grown(set(MEMBERS))
+    (pid,) = (pid for pid in leftovers.alive(stage.folder) if known[pid] == role)
+    return pid
+
+
+@contextmanager
+def stopped(pid: int) -> Iterator[None]:
+    """A process that stands still for a while; for ever where it is killed meanwhile."""
+    os.kill(pid, signal.SIGSTOP)
+    yield
+    os.kill(pid, signal.SIGCONT)
+
+
+def stop(stage: Stage, process: subprocess.Popen[bytes]) -> None:
+    """End the run as a service manager does."""
+    process.send_signal(signal.SIGTERM)
+    assert stage.end(process).code == 0, stage.err
+    assert stage.left() == []
+
+
+def events(stage: Stage) -> list[str]:
+    return [line["event"] for line in stage.lines()]
+
+
+# --- stopped
+
+
+@pytest.mark.parametrize("role", MEMBERS)
+def test_a_process_that_is_stopped_in_a_start_is_a_stall(stage: Stage, role: str) -> None:
+    stage.play(ok(*TREE, delay_s={"load": 1}))
+    process = stage.launch("--stall-timeout", str(STALL_S))
+    os.kill(member(stage, role), signal.SIGSTOP)
+    since = time.monotonic()
+    ended = stage.end(process)
+    assert ended.code == 4
+    assert f"no data moved for 2 s (stall timeout {STALL_S} s)" in ended.err
+    assert time.monotonic() - since < STALL_S + 5
+    assert stage.left() == []
+    assert events(stage) == ["plan", "attempt", "failed", "stopped"]
+
+
+@pytest.mark.parametrize("role", MEMBERS)
+def test_a_process_that_is_stopped_in_service_is_a_hang_and_the_engine_is_started_again(
+    stage: Stage, role: str
+) -> None:
+    stage.play(ok(*TREE))
+    process = stage.launch("--hang-timeout", str(HANG_S), module=drive(stage, restart_wait_s=0.05))
+    stage.line("ready")
+    tree = set(leftovers.alive(stage.folder))
+    os.kill(member(stage, role), signal.SIGSTOP)
+    since = time.monotonic()
+    crashed = stage.line("crashed")
+    assert "the engine hangs: no work and no answer for" in crashed["failure"]["line"]
+    assert HANG_S / 2 < time.monotonic() - since < 2 * HANG_S + 3
+    stage.line("ready", 1)
+    assert not tree & set(leftovers.alive(stage.folder))
+    stop(stage, process)
+    assert events(stage)[2:] == ["ready", "crashed", "restarting", "attempt", "ready", "stopped"]
+
+
+def test_processes_that_go_on_in_time_have_done_nothing_wrong(stage: Stage) -> None:
+    """In a start and in service, one after the other, for a part of what is allowed."""
+    stage.play(ok(*TREE, delay_s={"load": 2}))
+    process = stage.launch("--stall-timeout", "4", "--hang-timeout", "4")
+    for role in MEMBERS:
+        with stopped(member(stage, role)):
+            wait(process, 0.5)
+    stage.line("ready")
+    for role in MEMBERS:
+        with stopped(member(stage, role)):
+            wait(process, 1.5)
+    stop(stage, process)
+    assert events(stage) == ["plan", "attempt", "ready", "stopped"]
+
+
+def wait(process: subprocess.Popen[bytes], seconds: float) -> None:
+    """Let the supervisor live for so long; it must not end."""
+    with pytest.raises(subprocess.TimeoutExpired):
+        process.wait(seconds)
+
+
+# --- killed
+
+
+@pytest.mark.parametrize("role", MEMBERS)
+def test_a_process_that_is_killed_in_a_start_ends_that_start(stage: Stage, role: str) -> None:
+    stage.play(ok(*TREE, delay_s={"load": 60}))
+    process = stage.launch()
+    victim = member(stage, role)
+    since = time.monotonic()
+    os.kill(victim, signal.SIGKILL)
+    ended = stage.end(process)
+    assert time.monotonic() - since < 5
+    assert ended.code == (3 if role == "leader" else 4), ended.err
+    assert stage.left() == []
+    kind = stage.lines("failed")[0]["failure"]["kind"]
+    assert kind == ("host_oom" if role == "leader" else "other_crash")
+
+
+@pytest.mark.parametrize("role", MEMBERS)
+def test_a_process_that_is_killed_in_service_is_a_crash_and_the_engine_is_started_again(
+    stage: Stage, role: str
+) -> None:
+    """Whatever status the API server ends with: it is 0 where the core or a worker died."""
+    stage.play(ok(*TREE))
+    process = stage.launch(module=drive(stage, restart_wait_s=0.05))
+    stage.line("ready")
+    tree = set(leftovers.alive(stage.folder))
+    os.kill(member(stage, role), signal.SIGKILL)
+    stage.line("ready", 1)
+    assert not tree & set(leftovers.alive(stage.folder))
+    stop(stage, process)
+    assert events(stage)[2:] == ["ready", "crashed", "restarting", "attempt", "ready", "stopped"]
+    assert stage.lines("crashed")[0]["failure"]["kind"] in ("other_crash", "unknown")
+
+
+# --- ends and standstills at every phase
+
+
+@contextmanager
+def stages(count: int) -> Iterator[list[Stage]]:
+    """Several runs at once: they mostly wait."""
+    with ExitStack() as stack:
+        yield [stack.enter_context(staged()) for _ in range(count)]
+
+
+@pytest.mark.parametrize(("code", "exit_code", "kind"), [(0, 4, "unknown"), (1, 4, "unknown"), (137, 3, "host_oom")])
+def test_an_exit_without_a_word_at_any_phase_is_a_failed_start(code: int, exit_code: int, kind: str) -> None:
+    with stages(len(PHASES[:-1])) as every:
+        runs = []
+        for phase, stage in zip(PHASES, every, strict=False):
+            stage.play(ok(b.Worker(), b.ExitBeforeReady(code=code, phase=phase)))
+            runs.append(stage.launch())
+        for stage, process in zip(every, runs, strict=True):
+            assert stage.end(process).code == exit_code, stage.err
+            assert stage.left() == []
+            told = ["exhausted"] if exit_code == 3 else []
+            assert events(stage) == ["plan", "attempt", "failed", *told, "stopped"]
+            assert stage.lines("failed")[0]["failure"]["kind"] == kind
+            assert stage.lines("stopped")[0]["exit_code"] == exit_code
+
+
+@pytest.mark.parametrize(("code", "kind"), [(0, "unknown"), (1, "unknown"), (137, "other_crash")])
+def test_an_exit_without_a_word_in_service_is_a_crash(stage: Stage, code: int, kind: str) -> None:
+    stage.play(ok(b.Worker(), b.DieAfterReady(seconds=1, kind="", code=code)), ok())
+    process = stage.launch(module=drive(stage, restart_wait_s=0.05))
+    stage.line("ready", 1)
+    assert [line["failure"]["kind"] for line in stage.lines("crashed")] == [kind]
+    stop(stage, process)
+
+
+def test_a_standstill_at_any_phase_ends_at_the_stall_timeout(stage: Stage) -> None:
+    with stages(len(PHASES[:-1])) as every:
+        runs = []
+        for phase, one in zip(PHASES, every, strict=False):
+            one.play(ok(b.Worker(), b.IgnoreSigterm(), b.NoOutputHang(phase=phase)))
+            runs.append(one.launch("--stall-timeout", "2"))
+        for phase, one, process in zip(PHASES, every, runs, strict=False):
+            ended = one.end(process)
+            assert (phase, ended.code) == (phase, 4)
+            assert "no data moved for 2 s (stall timeout 2 s)" in ended.err
+            assert one.left() == []
+            (failed,) = one.lines("failed")
+            assert failed["seconds"] < 15
