@@ -21,12 +21,13 @@ else:
 
 
 class Arity(Enum):
-    """How many values an option takes."""
+    """How many values an option takes; a switch may be followed by `true` or `false`."""
 
     NONE = "none"
     ONE = "one"
     SEVERAL = "several"
     OPTIONAL = "optional"
+    SWITCH = "switch"
     UNKNOWN = "unknown"
 
 
@@ -85,6 +86,7 @@ def engine_options() -> Options:
     arity: dict[str, Arity] = {}
     for name in table["flags"]:
         arity[name] = arity["no-" + name] = Arity.NONE
+    arity.update(dict.fromkeys(table["switches"], Arity.SWITCH))
     for key, kind in (("values", Arity.ONE), ("several", Arity.SEVERAL), ("optional", Arity.OPTIONAL)):
         arity.update(dict.fromkeys(table[key], kind))
     return Options(arity, table["short"])
@@ -162,6 +164,8 @@ def split(tokens: Sequence[str], own: Mapping[str, bool]) -> Split:
 def _end_of_values(tokens: Sequence[str], index: int, arity: Arity) -> int:
     if arity is Arity.NONE:
         return index
+    if arity is Arity.SWITCH:
+        return index + (index < len(tokens) and tokens[index].lower() in ("true", "false"))
     end = index
     while end < len(tokens) and tokens[end] != "--" and not is_option(tokens[end]):
         end += 1

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from autolaunch.arguments import Given, engine_options, given
@@ -18,8 +18,10 @@ from autolaunch.case import Limits
 from autolaunch.catalog import Entry, find_model
 from autolaunch.errors import WishError
 from autolaunch.model import Where
+from autolaunch.releases import parse_version
 from autolaunch.status_address import StatusAddress
 from autolaunch.strategy import Strategy, load_strategy
+from autolaunch.translation import translate
 from autolaunch.wish import Wish, make_wish, model_from
 
 
@@ -58,13 +60,15 @@ class Options:
 class Asked:
     """What a user asked of one model, and the model as it was found by its name.
 
-    `around` are options that stand in the engine's command and in its environment.
+    `around` are options that stand in the engine's command and in its environment, `said` what became of engine
+    options in the spelling of the engine at hand.
     """
 
     wish: Wish
     entry: Entry
     strategy: Strategy
     around: tuple[Given, ...] = ()
+    said: tuple[str, ...] = ()
 
     @property
     def where(self) -> Where:
@@ -104,6 +108,10 @@ def ask(model: str | None, engine_args: Sequence[str], options: Options) -> Aske
             "no MODEL is given",
             hint="for example: autolaunch glm-4-9b (autolaunch models lists the short names)",
         )
+    if options.engine_version is not None and parse_version(options.engine_version) is None:
+        raise WishError(
+            f"--engine-version {options.engine_version} is no version", hint="give one such as 0.24.0 or 0.8.5.post1"
+        )
     strategy = load_strategy(options.strategy)
     entry = find_model(model)
     wish = make_wish(entry, engine_args, limits_of(options), environment=os.environ)
@@ -114,6 +122,15 @@ def ask(model: str | None, engine_args: Sequence[str], options: Options) -> Aske
             hint="choose another port with --status or --port",
         )
     return Asked(wish, entry, strategy, (*_in_command(options.engine), *variables(os.environ)))
+
+
+def spelled_for(asked: Asked, *, version: str | None) -> Asked:
+    """Return what is asked with the engine options as that vLLM takes them; raise `WishError` where it has no words."""
+    translated = translate(asked.wish.engine_args, version=version)
+    if translated.tokens == asked.wish.engine_args:
+        return replace(asked, said=translated.said)
+    wish = make_wish(asked.entry, translated.tokens, asked.wish.limits, environment=os.environ)
+    return replace(asked, wish=wish, said=translated.said)
 
 
 def _in_command(engine: str | None) -> tuple[Given, ...]:

