@@ -88,7 +88,7 @@ def plan(ctx: click.Context, /, **chosen: Any) -> None:
 @click.option("--json", "as_json", is_flag=True, envvar="AUTOLAUNCH_JSON", help="One JSON object.")
 def diagnose(file: str, as_json: bool) -> None:
     """Say why an engine's start failed, from its log FILE (or standard input)."""
-    from autolaunch.diagnose import advice, to_json  # noqa: PLC0415
+    from autolaunch.diagnosis import advice, to_json  # noqa: PLC0415
     from autolaunch.logfile import opened  # noqa: PLC0415
     from autolaunch.narration import describe  # noqa: PLC0415
     from autolaunch.output import read_log  # noqa: PLC0415

@@ -21,7 +21,7 @@ from pathlib import Path
 import psutil
 
 from autolaunch import warden
-from autolaunch.diagnose import Scanner
+from autolaunch.diagnosis import Scanner
 from autolaunch.errors import HostError
 from autolaunch.events import (
     CacheSized,

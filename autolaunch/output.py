@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from io import FileIO
 from typing import Protocol
 
-from autolaunch.diagnose import Scanner, interesting
+from autolaunch.diagnosis import Scanner, interesting
 from autolaunch.failure import Failure
 from autolaunch.logfile import LogFile
 from autolaunch.redaction import behind_its_name

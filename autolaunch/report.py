@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from autolaunch import host_report, kept
-from autolaunch.diagnose import to_json
+from autolaunch.diagnosis import to_json
 from autolaunch.errors import HostError, WishError
 from autolaunch.history import as_json
 from autolaunch.logfile import Reading, parts

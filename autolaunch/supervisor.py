@@ -19,7 +19,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from autolaunch import events, machine, phases, record
-from autolaunch.diagnose import Scanner
+from autolaunch.diagnosis import Scanner
 from autolaunch.engine import STIR_PERIOD_S, EngineProcess
 from autolaunch.errors import ExitCode, HostError
 from autolaunch.facts import Device

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autolaunch.advice import advice
-from autolaunch.diagnose import Scanner, diagnose, diagnose_lines, interesting, to_json
+from autolaunch.diagnosis import Scanner, diagnose, diagnose_lines, interesting, to_json
 from autolaunch.failure import NUMBER_NAMES, Kind
 
 DATA = Path(__file__).resolve().parent.parent / "data"

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from autolaunch import engine, warden
-from autolaunch.diagnose import Scanner
+from autolaunch.diagnosis import Scanner
 from autolaunch.engine import EngineProcess
 from autolaunch.errors import HostError
 from autolaunch.output import Output

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from autolaunch import record
-from autolaunch.diagnose import diagnose
+from autolaunch.diagnosis import diagnose
 from autolaunch.failure import Failure, Kind, Phase
 from autolaunch.narration import LONGEST, Scene, describe, narrate
 from autolaunch.settings import AUTO, Change, Settings

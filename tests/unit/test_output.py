@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from autolaunch.diagnose import diagnose
+from autolaunch.diagnosis import diagnose
 from autolaunch.output import KEPT_END_BYTES, LONG_LINE_BYTES, Lines, read_log
 
 LOGS = sorted((Path(__file__).parents[1] / "data").rglob("*.log"))

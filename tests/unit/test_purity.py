@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).parents[2] / "autolaunch"
 PURE = (
     "activation", "advice", "arguments", "asked", "beyond", "blame", "budget", "caches", "calibration",
     "candidates", "cards", "case", "causes", "choice", "claims", "comeback", "configuration", "crashes",
-    "defaults", "diagnose", "ending", "estimate", "events", "facts", "failure", "figures", "foresight",
+    "defaults", "diagnosis", "ending", "estimate", "events", "facts", "failure", "figures", "foresight",
     "frames", "graphs", "history", "http_head", "inventory", "ladder", "liveness", "logline", "machine",
     "metrics", "moves", "narration", "outcome_form", "page", "page_style", "parameters", "past", "phases",
     "plan_form", "planner", "progress", "quantization", "recall", "record", "recurrent", "redaction",

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from autolaunch.diagnose import Effective, Scanner, diagnose, diagnose_lines, to_json
+from autolaunch.diagnosis import Effective, Scanner, diagnose, diagnose_lines, to_json
 from autolaunch.failure import NUMBER_NAMES, Failure, Kind, Phase
 from autolaunch.progress import TRIGGERS
 
@@ -17,7 +17,7 @@ LOGS = DATA / "engine_logs"
 EXPECTED = json.loads((DATA / "diagnosis" / "engine_logs.json").read_text(encoding="utf-8"))
 INDEX = {entry["file"]: entry for entry in json.loads((LOGS / "index.json").read_text(encoding="utf-8"))}
 PACKAGE = Path(__file__).resolve().parent.parent.parent / "autolaunch"
-PURE = ("advice", "causes", "crashes", "diagnose", "figures", "frames", "logline", "progress", "refusals", "start")
+PURE = ("advice", "causes", "crashes", "diagnosis", "figures", "frames", "logline", "progress", "refusals", "start")
 FORBIDDEN = {"os", "subprocess", "signal", "socket", "threading", "time", "random", "logging", "vllm"}
 
 BANNER = "(APIServer pid={0}) INFO 01-01 00:00:00 [utils.py:1]  ▄▄ ▄█ █     █     █ ▀▄▀ █  version {1}"

@@ -10,7 +10,7 @@ import pytest
 
 from autolaunch.causes import Weight
 from autolaunch.crashes import RULES
-from autolaunch.diagnose import diagnose, interesting
+from autolaunch.diagnosis import diagnose, interesting
 from autolaunch.failure import MEMORY_KINDS, Kind
 from autolaunch.progress import TRIGGERS
 
