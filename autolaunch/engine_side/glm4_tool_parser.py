@@ -105,9 +105,8 @@ class Glm4ToolParser(base.ToolParser):  # type: ignore[misc,name-defined] # vLLM
         self._begin(previous_text, request)
         self._read += delta_text
         events = self._reader.feed(delta_text)
-        if not ENGINE_BASED and self._ends(delta_token_ids, request):
-            events += self._reader.finish()
-        return self._message(events)
+        last = not ENGINE_BASED and self._ends(delta_token_ids, request)
+        return self._message([*events, *self._reader.finish()] if last else events, apart=last)
 
     def finish_streaming(self) -> Any:
         """Return what was held back, at the end of an answer."""
@@ -132,8 +131,12 @@ class Glm4ToolParser(base.ToolParser):  # type: ignore[misc,name-defined] # vLLM
         ends |= set(getattr(request, "stop_token_ids", None) or ())
         return bool(token_ids) and token_ids[-1] in ends - {None}
 
-    def _message(self, events: Any) -> Any:
-        """Return events as one delta of a message; keep the books that vLLM reads."""
+    def _message(self, events: Any, *, apart: bool = False) -> Any:
+        """Return events as one delta of a message, None for an empty one; keep the books that vLLM reads.
+
+        `apart` makes an entry of its own of a name, without arguments: at an answer's last piece vLLM before 0.24
+        would put what is left of the arguments in the place of an entry that has both, and lose the name.
+        """
         content = ""
         calls: list[dict[str, Any]] = []
         for event in events:
@@ -150,22 +153,16 @@ class Glm4ToolParser(base.ToolParser):  # type: ignore[misc,name-defined] # vLLM
             if event.complete:
                 whole = self.streamed_args_for_tool[event.index]
                 self.prev_tool_call_arr[event.index]["arguments"] = _object(whole)
-            if not calls or calls[-1]["index"] != event.index or ("name" in calls[-1] and not ENGINE_BASED):
+            if not calls or calls[-1]["index"] != event.index or ("name" in calls[-1] and apart):
                 calls.append({"index": event.index})
             calls[-1]["arguments"] = calls[-1].get("arguments", "") + event.text
         return _delta(content, calls)
 
 
 def _delta(content: str, calls: list[dict[str, Any]]) -> Any:
-    """Return a delta of a message, None for an empty one.
-
-    A name alone comes with empty arguments. Before 0.24 a name whose arguments are in the same delta comes as an entry
-    of its own, without any: at an answer's last piece vLLM would drop the name otherwise.
-    """
+    """Return a delta of a message in vLLM's classes, None for an empty one; only what is set in it is sent."""
     if not content and not calls:
         return None
-    if calls and "name" in calls[-1]:
-        calls[-1].setdefault("arguments", "")
     entries = []
     for call in calls:
         function = {key: call.pop(key) for key in ("name", "arguments") if key in call}
