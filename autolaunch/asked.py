@@ -22,9 +22,10 @@ from autolaunch.strategy import Strategy
 BESIDE_THE_POINT = frozenset({
     "allow-credentials", "allowed-headers", "allowed-methods", "allowed-origins", "chat-template",
     "disable-fastapi-docs", "disable-log-requests", "disable-log-stats", "disable-uvicorn-access-log",
-    "enable-auto-tool-choice", "enable-log-requests", "enable-request-id-headers", "enable-ssl-refresh", "host",
-    "max-log-len", "port", "response-role", "return-tokens-as-token-ids", "root-path", "served-model-name",
-    "ssl-ca-certs", "ssl-cert-reqs", "ssl-certfile", "ssl-keyfile", "tool-call-parser", "uds",
+    "enable-auto-tool-choice", "enable-log-requests", "enable-request-id-headers", "enable-ssl-refresh",
+    "exclude-tools-when-tool-choice-none", "host", "max-log-len", "override-generation-config", "port",
+    "response-role", "return-tokens-as-token-ids", "root-path", "served-model-name", "ssl-ca-certs",
+    "ssl-cert-reqs", "ssl-certfile", "ssl-keyfile", "tool-call-parser", "tool-parser-plugin", "uds",
     "uvicorn-log-level",
 })  # fmt: skip
 """Options that change how the server is reached or what it prints, never what fits: a port often differs by start."""

@@ -5,7 +5,9 @@ Owns `catalog.toml` and the reading of a model's name. The facts of a model on d
 
 from __future__ import annotations
 
+import contextlib
 import difflib
+import json
 import re
 import sys
 from collections.abc import Mapping
@@ -15,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from autolaunch import configuration
+from autolaunch.dialect import dialect_of, names_for
 from autolaunch.errors import WishError
 from autolaunch.facts import Basis, Variant, Weights
 from autolaunch.shape import Shape
@@ -54,6 +57,7 @@ class Entry:
     since: str = ""
     until: str = ""
     refusal: str = ""
+    dialect: str = ""
 
 
 @lru_cache(maxsize=1)
@@ -67,16 +71,18 @@ def _tables() -> dict[str, dict[str, Any]]:
     return tomllib.loads(Path(__file__).with_name("catalog.toml").read_text(encoding="utf-8"))
 
 
-def _entry(name: str, facts: Mapping[str, Any]) -> Entry:
+def _entry(name: str, facts: Mapping[str, Any], *, called: str = "") -> Entry:
     model = facts["model"]
     if model.startswith("package:"):
         model = str(Path(__file__).with_name("models") / model.removeprefix("package:"))
     known = configuration.read(facts.get("config", {}))
+    dialect = facts.get("dialect", "")
+    names = names_for(dialect, called or name, name, *((model,) if dialect else ()))
     return Entry(
         name=name,
         model=model,
         description=facts["description"],
-        engine_args=("--served-model-name", name, *facts.get("engine_args", ())),
+        engine_args=("--served-model-name", *names, *facts.get("engine_args", ())),
         max_model_len=known.max_model_len,
         variants=tuple(_variant(variant, of=model) for variant in facts.get("variants", ())),
         quantization=known.quantization,
@@ -87,6 +93,7 @@ def _entry(name: str, facts: Mapping[str, Any]) -> Entry:
         since=facts.get("since", ""),
         until=facts.get("until", ""),
         refusal=facts.get("refusal", ""),
+        dialect=dialect,
     )
 
 
@@ -115,18 +122,42 @@ def _known(name: str) -> Entry | None:
     """Return what the catalogue knows under a name or hub id.
 
     A hub id keeps the name that was asked for and gets no option that nobody typed (`--trust-remote-code` runs its
-    code), and the variants of other weights are not its own; a short name is served beside the entry's own.
+    code) but what its dialect needs, and the variants of other weights are not its own; a short name is served beside
+    the entry's own.
     """
     alias = _aliases().get(name.lower())
     if alias is None:
         return None
-    entry = _entry(alias, _tables()[alias])
-    rest = entry.engine_args[2:]
-    if "/" not in name:
-        names = dict.fromkeys((name.lower(), alias))
-        return replace(entry, engine_args=("--served-model-name", *names, *rest))
-    other = name.lower() in map(str.lower, entry.like)
-    return replace(entry, name=name, model=name, engine_args=(), variants=() if other else entry.variants)
+    if "/" in name:
+        entry = _entry(alias, _tables()[alias])
+        other = name.lower() in map(str.lower, entry.like)
+        called = _speaking(replace(entry, name=name, model=name, engine_args=()))
+        return replace(called, variants=()) if other else called
+    return _entry(alias, _tables()[alias], called=name.lower())
+
+
+def _speaking(entry: Entry) -> Entry:
+    """Return an entry named by hub id or folder, served as that and as what clients of its dialect send."""
+    if not entry.dialect:
+        return entry
+    names = dict.fromkeys((entry.model, entry.name, *names_for(entry.dialect)))
+    return replace(entry, engine_args=("--served-model-name", *names))
+
+
+def _folder(name: str, path: Path) -> Entry:
+    """Return the entry for a folder; its own chat template tells its dialect."""
+    return _speaking(Entry(name=name, model=str(path), dialect=dialect_of(_template(path))))
+
+
+def _template(folder: Path) -> str:
+    """Return a folder's own chat template, "" where it has none that can be read."""
+    with contextlib.suppress(OSError, ValueError):
+        return (folder / "chat_template.jinja").read_text(encoding="utf-8")
+    with contextlib.suppress(OSError, ValueError):
+        table = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
+        template = table.get("chat_template") if isinstance(table, dict) else None
+        return template if isinstance(template, str) else ""
+    return ""
 
 
 def misfit(entry: Entry, release: str | None) -> str:
@@ -158,7 +189,7 @@ def find_model(name: str) -> Entry:
     if name and path.is_dir():
         if not any((path / file).is_file() for file in _CONFIGURATIONS) and not any(path.glob("*.gguf")):
             raise WishError(f"the folder {name} holds no model: no config.json in it", hint="give the model's folder")
-        return Entry(name=name, model=str(path))
+        return _folder(name, path)
     if path.is_file() and path.suffix == ".gguf":
         return Entry(name=name, model=str(path))
     if is_hub_id(name) or "://" in name:

@@ -16,7 +16,9 @@ from autolaunch.asked import wish_digest
 from autolaunch.beyond import MARK, beyond, variables
 from autolaunch.case import Limits
 from autolaunch.catalog import Entry, find_model
+from autolaunch.dialect import fit, sees_files
 from autolaunch.errors import WishError
+from autolaunch.installation import Installation
 from autolaunch.model import Where
 from autolaunch.releases import parse_version
 from autolaunch.status_address import StatusAddress
@@ -131,6 +133,15 @@ def spelled_for(asked: Asked, *, version: str | None) -> Asked:
         return replace(asked, said=translated.said)
     wish = make_wish(asked.entry, translated.tokens, asked.wish.limits, environment=os.environ)
     return replace(asked, wish=wish, said=translated.said)
+
+
+def speaking(asked: Asked, installation: Installation) -> Asked:
+    """Return what is asked with what the model's dialect needs of this engine; `said` has what it goes without."""
+    users = (*asked.around, *asked.wish.options)
+    sees = sees_files(installation.command)
+    fitted = fit(asked.entry.dialect, options=users, version=installation.engine.version, sees=sees)
+    wish = replace(asked.wish, entry_args=(*asked.wish.entry_args, *fitted.words))
+    return replace(asked, wish=wish, said=(*asked.said, *fitted.said))
 
 
 def _in_command(engine: str | None) -> tuple[Given, ...]:

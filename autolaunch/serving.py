@@ -26,7 +26,7 @@ from autolaunch.lock import CardLocks, Held
 from autolaunch.memory import Memory
 from autolaunch.model import look_at
 from autolaunch.narration import Scene, memory_of
-from autolaunch.options import Asked, Options, ask, spelled_for
+from autolaunch.options import Asked, Options, ask, speaking, spelled_for
 from autolaunch.past import Key, Past, key_of
 from autolaunch.placement import Placement, claim, place
 from autolaunch.plan_form import basis_as_json, budget_as_json
@@ -73,7 +73,7 @@ def start(model: str | None, engine_args: Sequence[str], options: Options) -> Ex
     """Make the wish and the run, supervise it to its end. Raises `AutolaunchError` before anything is started."""
     asked = ask(model, engine_args, options)
     installation = find_engine(options.engine, version=options.engine_version, environment=os.environ)
-    asked = spelled_for(asked, version=installation.engine.version)
+    asked = speaking(spelled_for(asked, version=installation.engine.version), installation)
     refuse_taken_port(asked.wish.address)
     swept = sweep(os.environ)
     notes = list(asked.said)

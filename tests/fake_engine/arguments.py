@@ -52,6 +52,13 @@ TYPES: dict[str, str] = {
     "cudagraph_capture_sizes": "list",
     "max_cudagraph_capture_size": "int",
     "uvicorn_log_level": "str",
+    "chat_template": "str",
+    "tool_parser_plugin": "str",
+    "tool_call_parser": "str",
+    "enable_auto_tool_choice": "flag",
+    "exclude_tools_when_tool_choice_none": "flag",
+    "override_generation_config": "json",
+    "allow_credentials": "flag",
 }
 """The options it knows, by vLLM's spelling with underscores."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -110,7 +111,7 @@ def test_every_shipped_entry_can_be_found_and_says_what_it_is(name: str) -> None
     assert entry.name == name == name.lower()
     assert entry.description
     assert entry.model.count("/") == 1 or (Path(entry.model) / "config.json").is_file()
-    assert entry.engine_args[:2] == ("--served-model-name", name)
+    assert name in served_names(entry)
     options = {option.name for option in given(entry.engine_args)}
     assert options <= {"served-model-name", "trust-remote-code", "hf-overrides", "load-format"}
 
@@ -192,15 +193,51 @@ def test_no_name_stands_for_two_models() -> None:
 GLM = catalog()["glm-4-9b"]
 
 
-@pytest.mark.parametrize("name", ["glm-4-9b-chat", "GLM-4-9B-Chat-HF"])
-def test_another_short_name_is_served_beside_the_models_own(name: str) -> None:
-    served = ("--served-model-name", name.lower(), "glm-4-9b")
-    assert find_model(name) == replace(GLM, engine_args=served)
+CLIENTS_SEND = ("glm-4", "glm-4-9b", "glm-4-9b-chat")
+
+
+def served_names(entry: Entry) -> tuple[str, ...]:
+    """Return the names that an entry is served under."""
+    return next((option.values for option in given(entry.engine_args) if option.name == "served-model-name"), ())
+
+
+def test_another_short_name_is_served_beside_the_models_own() -> None:
+    own = catalog()["glm-z1-9b-0414"]
+    assert find_model("GLM-Z1-9B") == replace(own, engine_args=("--served-model-name", "glm-z1-9b", own.name))
+
+
+@pytest.mark.parametrize("name", ["glm-4-9b", "glm-4-9b-chat", "GLM-4-9B-Chat-HF"])
+def test_glm_4_is_served_under_what_its_clients_send_the_typed_name_and_its_hub_id(name: str) -> None:
+    names = dict.fromkeys((*CLIENTS_SEND, name.lower(), "glm-4-9b", "zai-org/glm-4-9b-chat-hf"))
+    assert find_model(name) == replace(GLM, engine_args=("--served-model-name", *names))
+    assert served_names(find_model("glm-4-9b-chat-1m"))[:3] == CLIENTS_SEND
 
 
 @pytest.mark.parametrize("name", ["zai-org/glm-4-9b-chat-hf", "THUDM/glm-4-9b-chat-hf", "ZAI-org/GLM-4-9B-chat-hf"])
 def test_a_hub_id_of_the_catalogue_keeps_its_name_and_gains_its_facts(name: str) -> None:
-    assert find_model(name) == replace(GLM, name=name, model=name, engine_args=())
+    assert find_model(name) == replace(
+        GLM, name=name, model=name, engine_args=("--served-model-name", name, *CLIENTS_SEND)
+    )
+
+
+OWN_TEMPLATE = "[gMASK]<sop>{% for item in messages %}{% if item['tools'] is defined %}<|system|>\n..."
+
+
+@pytest.mark.parametrize("file", ["chat_template.jinja", "tokenizer_config.json"])
+def test_a_folder_with_glm_4s_own_chat_template_speaks_its_dialect(tmp_path: Path, file: str) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    table = json.dumps({"chat_template": OWN_TEMPLATE})
+    (tmp_path / file).write_text(OWN_TEMPLATE if file.endswith("jinja") else table, encoding="utf-8")
+    assert find_model(str(tmp_path)) == Entry(
+        str(tmp_path), str(tmp_path), engine_args=("--served-model-name", str(tmp_path), *CLIENTS_SEND), dialect="glm-4"
+    )
+
+
+@pytest.mark.parametrize("text", ['{"chat_template": "{{ messages }}"}', '{"chat_template": [1]}', "[]", "{", ""])
+def test_a_folder_with_another_template_or_none_speaks_no_dialect(tmp_path: Path, text: str) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "tokenizer_config.json").write_text(text)
+    assert find_model(str(tmp_path)) == Entry(str(tmp_path), str(tmp_path))
 
 
 def test_a_short_name_brings_the_options_that_its_model_needs_and_a_hub_id_none() -> None:

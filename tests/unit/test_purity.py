@@ -11,8 +11,8 @@ PACKAGE = Path(__file__).parents[2] / "autolaunch"
 PURE = (
     "activation", "advice", "arguments", "asked", "beyond", "blame", "budget", "caches", "calibration",
     "candidates", "cards", "case", "causes", "choice", "claims", "comeback", "configuration", "crashes",
-    "defaults", "diagnosis", "ending", "estimate", "events", "facts", "failure", "figures", "foresight",
-    "frames", "graphs", "history", "http_head", "inventory", "ladder", "liveness", "logline", "machine",
+    "defaults", "diagnosis", "dialect", "ending", "estimate", "events", "facts", "failure", "figures",
+    "foresight", "frames", "graphs", "history", "http_head", "inventory", "ladder", "liveness", "logline", "machine",
     "metrics", "moves", "narration", "outcome_form", "page", "page_style", "parameters", "past", "phases",
     "plan_form", "planner", "progress", "quantization", "recall", "record", "recurrent", "redaction",
     "releases", "replan", "routes", "rungs", "settings", "shape", "share", "shortfall", "sizes", "start",
@@ -22,7 +22,7 @@ PURE = (
 ACTING = frozenset(
     {"os", "subprocess", "signal", "socket", "threading", "time", "random", "logging", "vllm", "torch", "asyncio"}
 )
-FILES_ARE_READ_BY = frozenset({"strategy", "arguments", "cards", "releases", "translation"})
+FILES_ARE_READ_BY = frozenset({"strategy", "arguments", "cards", "dialect", "releases", "translation"})
 """The boundary of strategy files and of the shipped tables; every other pure module reads nothing."""
 DOING = frozenset(
     f"autolaunch.{name}"

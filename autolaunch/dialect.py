@@ -1,0 +1,137 @@
+"""What a family of models needs of the engine beyond memory: chat template, tool parser, defaults of a request.
+
+Owns `dialects.toml`, and which of it a release of vLLM is given beside the user's own options. Runs nothing; the files
+that it names lie in `engine_side`, and the engine reads them.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from autolaunch.arguments import Given, given
+from autolaunch.releases import parse_version, releases
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+FOLDER = Path(__file__).with_name("engine_side")
+"""Where the files lie that an engine reads; one in a container has to see it at the same place."""
+
+_ELSEWHERE = frozenset({"docker", "podman", "nerdctl", "kubectl", "ssh"})
+"""Commands behind which an engine has another file system than ours."""
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """Options that belong together: see dialects.toml."""
+
+    words: tuple[str, ...]
+    unless: frozenset[str] = frozenset()
+    files: bool = False
+    without: str = ""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Its options, by their full names."""
+        return tuple(option.name for option in given(self.words))
+
+
+@dataclass(frozen=True, slots=True)
+class Dialect:
+    """A family's title, the names that its clients send, how its own template begins, and what it is offered."""
+
+    title: str
+    names: tuple[str, ...]
+    template: str
+    offers: tuple[Offer, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Fitted:
+    """Words for an engine's command line, and what has to be said of those that it does not get."""
+
+    words: tuple[str, ...] = ()
+    said: tuple[str, ...] = ()
+
+
+@lru_cache(maxsize=1)
+def dialects() -> Mapping[str, Dialect]:
+    """Load the dialects that ship with the package."""
+    tables = tomllib.loads(Path(__file__).with_name("dialects.toml").read_text(encoding="utf-8"))
+    return {name: _dialect(table) for name, table in tables.items()}
+
+
+def _dialect(table: Mapping[str, Any]) -> Dialect:
+    offers = tuple(map(_offer, table["offer"]))
+    return Dialect(table["title"], tuple(table["names"]), table["template"], offers)
+
+
+def _offer(table: Mapping[str, Any]) -> Offer:
+    words = tuple(word.replace("{folder}", str(FOLDER)) for word in table["words"])
+    rest = {key: table[key] for key in ("files", "without") if key in table}
+    return Offer(words, unless=frozenset(table.get("unless", ())), **rest)
+
+
+def dialect_of(template: str) -> str:
+    """Return the dialect of a model's own chat template, "" for none of these."""
+    return next((name for name, one in dialects().items() if template.startswith(one.template)), "")
+
+
+def names_for(dialect: str, *own: str) -> tuple[str, ...]:
+    """Return the names to serve a model under: those that a dialect's clients send, then its own, each once."""
+    known = dialects()[dialect].names if dialect else ()
+    return tuple(dict.fromkeys((*known, *own)))
+
+
+def fit(dialect: str, *, options: Iterable[Given], version: str | None, sees: bool = True) -> Fitted:
+    """Return what of a dialect an engine is given beside the user's `options`, which win.
+
+    `version` is the engine's; one that is not known gets nothing, since it would not start with an option that it does
+    not take. `sees` says whether the engine can read our files.
+    """
+    if not dialect:
+        return Fitted()
+    one, users = dialects()[dialect], {option.name.removeprefix("no-"): option for option in options}
+    words: list[str] = []
+    said: list[str] = []
+    for offer in one.offers:
+        why = _refusal(offer, users, version, sees=sees)
+        if not why:
+            words += offer.words
+        elif offer.without:
+            said.append(f"{why}: {one.title} goes without {offer.words[0]}, {offer.without}")
+    return Fitted(tuple(words), tuple(said))
+
+
+def _refusal(offer: Offer, users: Mapping[str, Given], version: str | None, *, sees: bool) -> str:
+    """Return why an engine does not get an offer, "" where it does."""
+    named = [name for name in (*offer.names, *sorted(offer.unless)) if name in users]
+    if named and set(named) != {"enable-auto-tool-choice"}:
+        return f"{' '.join(users[named[0]].tokens[:2])} is yours"
+    if named and users[named[0]].name.startswith("no-"):
+        return f"{users[named[0]].tokens[0]} is yours"
+    now = parse_version(version or "")
+    if now is None:
+        return "the engine's version is not known (--engine-version says it)"
+    for name in offer.names:
+        span = releases().options[name]
+        if span.before(now):
+            return f"vLLM {version} has no --{name} yet (it came with {span.since})"
+        if span.after(now):
+            return f"vLLM {version} has no --{name} any more (it went with {span.gone})"
+    if offer.files and not sees:
+        return f"the engine does not see {FOLDER} (mount it there: -v {FOLDER}:{FOLDER}:ro)"
+    return ""
+
+
+def sees_files(command: Sequence[str]) -> bool:
+    """Whether an engine's command runs it where our files are: on this host, or with their folder mounted."""
+    away = any(Path(word).name in _ELSEWHERE for word in command)
+    return not away or any(f"{FOLDER}:{FOLDER}" in word for word in command)
