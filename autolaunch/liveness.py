@@ -21,6 +21,9 @@ MOVING = (
 HELD = ("vllm:num_requests_running", "vllm:num_requests_waiting")
 """Gauges of the requests that an engine has taken and not answered."""
 
+ABSENT_S = 1.0
+"""Who waited for so much longer than it meant to was not run itself: stopped, frozen, starved, suspended."""
+
 _SAMPLE = re.compile(r"^([a-zA-Z_:][\w:]*)(?:\{[^}]*\})?\s+([-+.\deE]+)", re.MULTILINE)
 
 

@@ -11,11 +11,13 @@ import json
 import socket
 import ssl
 import threading
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
+from autolaunch.liveness import ABSENT_S
 from autolaunch.wish import Address
 
 ANSWER_BYTES = 1 << 20
@@ -74,8 +76,21 @@ def request(
 ) -> tuple[int, Any]:
     """Return status and parsed answer (text where it is not JSON); OSError or HTTPException where there is none.
 
-    `timeout` seconds bound the whole answer: one that drips is cut off, which is a TimeoutError.
+    `timeout` seconds bound the whole answer: one that drips is cut off, which is a TimeoutError. Where it was this
+    process that stood still meanwhile, nobody read the answer, and it is asked for again.
     """
+    while True:
+        since = time.monotonic()
+        try:
+            return _request(address, path, body, api_key, timeout)
+        except TimeoutError:
+            if time.monotonic() - since <= timeout + ABSENT_S:
+                raise
+
+
+def _request(
+    address: Address, path: str, body: Mapping[str, Any] | None, api_key: str, timeout: float
+) -> tuple[int, Any]:
     connection = _connect(address, timeout)
     late = threading.Event()
     cut = threading.Timer(timeout, _cut, (connection, late))
@@ -120,8 +135,8 @@ def healthy(address: Address, *, timeout: float = 5.0) -> bool:
 def prove(address: Address, *, api_key: str = "", timeout: float = 60.0) -> Answer:
     """Ask for one token, or for an embedding where the model does not generate.
 
-    NOT_YET where the server cannot be reached or says 5xx (a caller tries again); REFUSED where it answers and
-    refuses every way that was tried, or lets a request wait for longer than `timeout` seconds.
+    NOT_YET where the server cannot be reached, says 5xx or what is no answer (a caller tries again); REFUSED where it
+    answers and refuses every way that was tried, or lets a request wait for longer than `timeout` seconds.
     """
     try:
         status, models = request(address, "/v1/models", api_key=api_key, timeout=timeout)
@@ -137,7 +152,7 @@ def prove(address: Address, *, api_key: str = "", timeout: float = 60.0) -> Answ
         first: Answer | None = None
         for path, body in tried:
             status, answer = request(address, path, body=body, api_key=api_key, timeout=timeout)
-            if status == 200:
+            if status == 200 and isinstance(answer, dict):
                 return Answer(Verdict.PASSED)
             first = first or _not_yet_or_refused(status, answer)
             if first.verdict is Verdict.NOT_YET:
@@ -152,4 +167,4 @@ def prove(address: Address, *, api_key: str = "", timeout: float = 60.0) -> Answ
 
 def _not_yet_or_refused(status: int, answer: Any) -> Answer:
     seen = f"HTTP {status}: {json.dumps(answer, ensure_ascii=False)[:300]}"
-    return Answer(Verdict.NOT_YET if status >= 500 else Verdict.REFUSED, seen)
+    return Answer(Verdict.NOT_YET if status >= 500 or status == 200 else Verdict.REFUSED, seen)

@@ -199,6 +199,17 @@ class Stage:
             assert time.monotonic() < deadline, f"left behind: {left}"
             time.sleep(0.01)
 
+    @property
+    def events(self) -> list[str]:
+        """What the record tells, in order."""
+        return [line["event"] for line in self.lines()]
+
+    def stop(self, process: subprocess.Popen[bytes]) -> None:
+        """End a run as a service manager does."""
+        process.send_signal(signal.SIGTERM)
+        assert self.end(process).code == 0, self.err
+        assert self.left() == []
+
     def close(self) -> None:
         for process in self.running:
             if process.poll() is None:
@@ -212,6 +223,25 @@ class Stage:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
             shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def wait(process: subprocess.Popen[bytes], seconds: float) -> None:
+    """Let a supervisor live for so long; it must not end."""
+    try:
+        process.wait(seconds)
+    except subprocess.TimeoutExpired:
+        return
+    raise AssertionError(f"it ended with {process.returncode}")
+
+
+@contextlib.contextmanager
+def stopped(pid: int) -> Iterator[None]:
+    """A process that stands still for a while."""
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)
 
 
 def drive(stage: Stage, **wanted: Any) -> str:
@@ -232,6 +262,16 @@ def state_of(pid: int, name: str) -> int:
         lines = Path(f"/proc/{pid}/status").read_text(encoding="utf-8").splitlines()
         return int(next(line for line in lines if line.startswith(name + ":")).split()[1])
     return 0
+
+
+@contextlib.contextmanager
+def stages(count: int) -> Iterator[list[Stage]]:
+    """Several stages for runs that mostly wait; without cards, for which they would wait in turn."""
+    with contextlib.ExitStack() as stack:
+        every = [stack.enter_context(staged()) for _ in range(count)]
+        for one in every:
+            one.environment["CUDA_VISIBLE_DEVICES"] = ""
+        yield every
 
 
 @contextlib.contextmanager

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
 
 import pytest
 
 from tests.fake_engine import behaviours as b
 from tests.fake_engine import leftovers
 from tests.fake_engine.behaviours import PHASES
-from tests.process.stage import Stage, drive, ok, staged
+from tests.process.stage import Stage, drive, ok, stages, stopped, wait
 
 pytestmark = [pytest.mark.process, pytest.mark.timeout(60)]
 
@@ -31,25 +28,6 @@ def member(stage: Stage, role: str) -> int:
     return pid
 
 
-@contextmanager
-def stopped(pid: int) -> Iterator[None]:
-    """A process that stands still for a while; for ever where it is killed meanwhile."""
-    os.kill(pid, signal.SIGSTOP)
-    yield
-    os.kill(pid, signal.SIGCONT)
-
-
-def stop(stage: Stage, process: subprocess.Popen[bytes]) -> None:
-    """End the run as a service manager does."""
-    process.send_signal(signal.SIGTERM)
-    assert stage.end(process).code == 0, stage.err
-    assert stage.left() == []
-
-
-def events(stage: Stage) -> list[str]:
-    return [line["event"] for line in stage.lines()]
-
-
 # --- stopped
 
 
@@ -64,7 +42,7 @@ def test_a_process_that_is_stopped_in_a_start_is_a_stall(stage: Stage, role: str
     assert f"no data moved for 2 s (stall timeout {STALL_S} s)" in ended.err
     assert time.monotonic() - since < STALL_S + 5
     assert stage.left() == []
-    assert events(stage) == ["plan", "attempt", "failed", "stopped"]
+    assert stage.events == ["plan", "attempt", "failed", "stopped"]
 
 
 @pytest.mark.parametrize("role", MEMBERS)
@@ -82,8 +60,8 @@ def test_a_process_that_is_stopped_in_service_is_a_hang_and_the_engine_is_starte
     assert HANG_S / 2 < time.monotonic() - since < 2 * HANG_S + 3
     stage.line("ready", 1)
     assert not tree & set(leftovers.alive(stage.folder))
-    stop(stage, process)
-    assert events(stage)[2:] == ["ready", "crashed", "restarting", "attempt", "ready", "stopped"]
+    stage.stop(process)
+    assert stage.events[2:] == ["ready", "crashed", "restarting", "attempt", "ready", "stopped"]
 
 
 def test_processes_that_go_on_in_time_have_done_nothing_wrong(stage: Stage) -> None:
@@ -97,14 +75,8 @@ def test_processes_that_go_on_in_time_have_done_nothing_wrong(stage: Stage) -> N
     for role in MEMBERS:
         with stopped(member(stage, role)):
             wait(process, 1.5)
-    stop(stage, process)
-    assert events(stage) == ["plan", "attempt", "ready", "stopped"]
-
-
-def wait(process: subprocess.Popen[bytes], seconds: float) -> None:
-    """Let the supervisor live for so long; it must not end."""
-    with pytest.raises(subprocess.TimeoutExpired):
-        process.wait(seconds)
+    stage.stop(process)
+    assert stage.events == ["plan", "attempt", "ready", "stopped"]
 
 
 # --- killed
@@ -137,19 +109,12 @@ def test_a_process_that_is_killed_in_service_is_a_crash_and_the_engine_is_starte
     os.kill(member(stage, role), signal.SIGKILL)
     stage.line("ready", 1)
     assert not tree & set(leftovers.alive(stage.folder))
-    stop(stage, process)
-    assert events(stage)[2:] == ["ready", "crashed", "restarting", "attempt", "ready", "stopped"]
+    stage.stop(process)
+    assert stage.events[2:] == ["ready", "crashed", "restarting", "attempt", "ready", "stopped"]
     assert stage.lines("crashed")[0]["failure"]["kind"] in ("other_crash", "unknown")
 
 
 # --- ends and standstills at every phase
-
-
-@contextmanager
-def stages(count: int) -> Iterator[list[Stage]]:
-    """Several runs at once: they mostly wait."""
-    with ExitStack() as stack:
-        yield [stack.enter_context(staged()) for _ in range(count)]
 
 
 @pytest.mark.parametrize(("code", "exit_code", "kind"), [(0, 4, "unknown"), (1, 4, "unknown"), (137, 3, "host_oom")])
@@ -163,7 +128,7 @@ def test_an_exit_without_a_word_at_any_phase_is_a_failed_start(code: int, exit_c
             assert stage.end(process).code == exit_code, stage.err
             assert stage.left() == []
             told = ["exhausted"] if exit_code == 3 else []
-            assert events(stage) == ["plan", "attempt", "failed", *told, "stopped"]
+            assert stage.events == ["plan", "attempt", "failed", *told, "stopped"]
             assert stage.lines("failed")[0]["failure"]["kind"] == kind
             assert stage.lines("stopped")[0]["exit_code"] == exit_code
 
@@ -174,10 +139,10 @@ def test_an_exit_without_a_word_in_service_is_a_crash(stage: Stage, code: int, k
     process = stage.launch(module=drive(stage, restart_wait_s=0.05))
     stage.line("ready", 1)
     assert [line["failure"]["kind"] for line in stage.lines("crashed")] == [kind]
-    stop(stage, process)
+    stage.stop(process)
 
 
-def test_a_standstill_at_any_phase_ends_at_the_stall_timeout(stage: Stage) -> None:
+def test_a_standstill_at_any_phase_ends_at_the_stall_timeout() -> None:
     with stages(len(PHASES[:-1])) as every:
         runs = []
         for phase, one in zip(PHASES, every, strict=False):
