@@ -137,6 +137,13 @@ class DeadlineReached:
     """The state's deadline has passed."""
 
 
+@dataclass(frozen=True, slots=True)
+class Overslept:
+    """For so many seconds this process was not run itself: nothing that happened meanwhile was taken in."""
+
+    seconds: float
+
+
 EngineEvent = (
     LaunchFailed
     | CardFreed
@@ -152,7 +159,7 @@ EngineEvent = (
     | MemorySettled
 )
 PhaseEvent = Begun | SignalReceived | DeadlineReached | EngineEvent
-Event = PhaseEvent | ReloadAsked
+Event = PhaseEvent | ReloadAsked | Overslept
 
 
 @dataclass(frozen=True, slots=True)

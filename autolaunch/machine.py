@@ -8,7 +8,8 @@ The rules, in words:
   name an earlier cause, then the tree is stopped. An exit, a passed start timeout and a stall end it as well.
 - An engine that never came up climbs the ladder. One that served and ran out of memory climbs too; one that
   served and crashed is started again with the same settings, after a wait, a limited number of times.
-- A wish to read anew changes no phase.
+- A wish to read anew changes no phase. A time in which the supervisor itself stood still puts its deadlines off:
+  it is no engine's fault, and what happened meanwhile is yet to be taken in.
 - A wish to stop beats everything: whatever Stopping was for becomes the end with exit code 0. An engine that serves
   first gets time to finish its requests (drain), then the polite signal; the second signal skips both.
 - No start follows before the engine's memory was waited for, after a crash as after a failed start.
@@ -42,6 +43,7 @@ from autolaunch.events import (
     LaunchFailed,
     MemorySettled,
     NoteCrash,
+    Overslept,
     PhaseEvent,
     ProbeFailed,
     ProbePassed,
@@ -93,6 +95,8 @@ def advance(state: State, event: Event, now: float) -> Move:
     """Return the state after an event and the effects to carry out, in order. Total and pure; `now` in seconds."""
     if isinstance(event, ReloadAsked):
         return state, () if isinstance(state, (Stopped, ExhaustedEnd)) else (Reload(),)
+    if isinstance(event, Overslept):
+        return _put_off(state, event.seconds), ()
     if isinstance(event, EngineEvent) and not _is_current(state, event.attempt):
         return state, ()
     if isinstance(event, DeadlineReached) and (state.deadline is None or now < state.deadline):
@@ -116,6 +120,12 @@ def advance(state: State, event: Event, now: float) -> Move:
 
 def _is_current(state: State, attempt: int) -> bool:
     return isinstance(state, (Starting, Ready, Stopping)) and state.run.attempt == attempt
+
+
+def _put_off(state: State, seconds: float) -> State:
+    if isinstance(state, Starting):
+        return replace(state, stirred=state.stirred + seconds, absent_s=state.absent_s + seconds)
+    return replace(state, deadline=state.deadline + seconds) if isinstance(state, Stopping) else state
 
 
 def _idle(state: Idle, event: PhaseEvent, now: float) -> Move:
@@ -163,7 +173,7 @@ def _overdue(state: Starting, now: float) -> Move:
     policy = state.run.policy
     if state.suspect is not None and now >= state.suspect.at + policy.settle_s:
         return _fail(state, state.suspect, now)
-    if now >= state.since + policy.start_timeout_s:
+    if now >= state.overdue:
         line = f"not ready after {now - state.since:.0f} s ({START_TIMEOUT} {policy.start_timeout_s:g} s)"
     elif now >= state.stirred + policy.stall_timeout_s:
         silent = now - state.stirred

@@ -126,21 +126,27 @@ class Idle:
 
 @dataclass(frozen=True, slots=True)
 class Starting:
-    """An engine is coming up."""
+    """An engine is coming up. `absent_s` is how long nobody looked, which is not counted against it."""
 
     run: Run
     since: float
     stirred: float
     suspect: Suspect | None = None
+    absent_s: float = 0.0
 
     @property
     def deadline(self) -> float:
         """The earliest moment at which something must be decided."""
         policy = self.run.policy
-        times = [self.since + policy.start_timeout_s, self.stirred + policy.stall_timeout_s]
+        times = [self.overdue, self.stirred + policy.stall_timeout_s]
         if self.suspect is not None:
             times.append(self.suspect.at + policy.settle_s)
         return min(times)
+
+    @property
+    def overdue(self) -> float:
+        """When the start has taken too long."""
+        return self.since + self.absent_s + self.run.policy.start_timeout_s
 
 
 @dataclass(frozen=True, slots=True)

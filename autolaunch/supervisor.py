@@ -25,7 +25,7 @@ from autolaunch.errors import ExitCode, HostError
 from autolaunch.facts import Device
 from autolaunch.failure import Failure, Kind, Phase
 from autolaunch.installation import Installation
-from autolaunch.liveness import Rules
+from autolaunch.liveness import ABSENT_S, Rules
 from autolaunch.lock import CardLocks, Held
 from autolaunch.logfile import LogFile
 from autolaunch.output import Output
@@ -49,7 +49,9 @@ PROOF_TRIES = 5
 PROOF_TIMEOUT_S = 300.0
 """How long the first request may take: kernels are compiled at the first use."""
 
-LONGEST_WAIT_S = 3600.0
+TICK_S = 1.0
+"""How long the loop waits at most while a deadline runs: so it notices when it was not run itself."""
+
 LOCK_WAIT_S = 600.0
 """How long another start on the same card is waited for."""
 
@@ -95,6 +97,7 @@ class Supervisor:
         self._scanner: Scanner | None = None
         self._baseline: Device = run.situation.device
         self._exit_code: ExitCode | None = None
+        self._looked = time.monotonic()
         self._keeps_logs = True
         self._spent: dict[Phase, float] = {}
         self._held = job.held
@@ -106,6 +109,7 @@ class Supervisor:
 
     def run(self) -> ExitCode:
         """Run until the end; return the exit code. `take_signals` comes first."""
+        self._looked = time.monotonic()
         self._take(events.Begun())
         while self._exit_code is None:
             self._take(self._next_event())
@@ -117,13 +121,18 @@ class Supervisor:
     def _next_event(self) -> events.Event:
         deadline, beat_s = self._state.deadline, self.job.watch.beat_s
         self.job.watch.beat()
-        wait = None if deadline is None else min(max(0.0, deadline - time.monotonic()), LONGEST_WAIT_S)
+        wait = None if deadline is None else min(max(0.0, deadline - time.monotonic()), TICK_S)
         if beat_s is not None:
             wait = beat_s if wait is None else min(wait, beat_s)
         try:
-            return self._events.get(timeout=wait)
+            event: events.Event = self._events.get(timeout=wait)
         except queue.Empty:
-            return events.DeadlineReached()
+            event = events.DeadlineReached()
+        absent_s = time.monotonic() - self._looked - (wait or 0.0)
+        if deadline is not None and absent_s > ABSENT_S:
+            self._take(events.Overslept(absent_s))
+        self._looked = time.monotonic()
+        return event
 
     def _take(self, event: events.Event) -> None:
         before = self._state

@@ -24,6 +24,7 @@ from autolaunch.events import (
     Launch,
     LaunchFailed,
     MemorySettled,
+    Overslept,
     ProbeFailed,
     ProbePassed,
     Signal,
@@ -67,7 +68,7 @@ def events(draw: st.DrawFn) -> tuple[Event, int, float]:
     made: Event
     match kind:
         case 0:
-            made = Begun()
+            made = Overslept(draw(st.sampled_from([0.5, 5000.0]))) if draw(st.booleans()) else Begun()
         case 1:
             made = SignalReceived("SIGTERM")
         case 2:

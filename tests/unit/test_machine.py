@@ -29,6 +29,7 @@ from autolaunch.events import (
     LaunchFailed,
     MemorySettled,
     NoteCrash,
+    Overslept,
     ProbeFailed,
     ProbePassed,
     Reload,
@@ -115,6 +116,7 @@ EVENTS: dict[str, Event] = {
     "TreeGone": TreeGone(1),
     "MemorySettled": MemorySettled(1, CARD),
     "ReloadAsked": ReloadAsked(),
+    "Overslept": Overslept(7.0),
     "SignalReceived": SignalReceived("SIGINT"),
     "DeadlineReached": DeadlineReached(),
 }
@@ -214,6 +216,14 @@ MOVED: dict[tuple[str, str], tuple[State, tuple[Effect, ...]]] = {
     ("RESTARTING", "SignalReceived"): ended("SIGINT", ExitCode.STOPPED),
     ("RESTARTING", "TreeGone"): (replace(RESTARTING, deadline=NOW + POLICY.kill_wait_s), (AwaitRelease(1),)),
     ("BACKOFF", "SignalReceived"): ended("SIGINT", ExitCode.STOPPED),
+    ("STARTING", "Overslept"): (replace(STARTING, stirred=11.0, absent_s=7.0), ()),
+    ("SUSPICIOUS", "Overslept"): (replace(SUSPICIOUS, stirred=11.0, absent_s=7.0), ()),
+    ("STOP_CLIMB", "Overslept"): (stopping(TO_CLIMB, deadline=37.0), ()),
+    ("STOP_RESTART", "Overslept"): (stopping(TO_RESTART, deadline=37.0), ()),
+    ("STOP_END", "Overslept"): (stopping(TO_END, deadline=37.0), ()),
+    ("KILLING", "Overslept"): (stopping(TO_END, Force.KILL, 37.0), ()),
+    ("RELEASING", "Overslept"): (replace(RELEASING, deadline=37.0), ()),
+    ("RESTARTING", "Overslept"): (replace(RESTARTING, deadline=37.0), ()),
 }
 """What each pair does at NOW; a pair that is not here changes nothing. The ladder's own steps are told below."""
 
@@ -303,6 +313,20 @@ def test_a_start_that_is_silent_and_idle_is_stalled() -> None:
     assert isinstance(after.aim, ToClimb)
     line = "no output, no processor time and no data moved for 300 s (stall timeout 300 s)"
     assert after.aim.suspect == Suspect(Failure(Kind.UNKNOWN, line=line), Effective(), 304.0)
+
+
+def test_a_time_in_which_nobody_looked_is_no_stall_and_no_late_start() -> None:
+    """A supervisor that was stopped found its deadlines passed when it woke up, and ended a healthy engine."""
+    late = STARTING.stirred + POLICY.stall_timeout_s + 1
+    (stalled, _), (awake, _) = advance(STARTING, DeadlineReached(), late), advance(STARTING, Overslept(2.0), late)
+    assert isinstance(stalled, Stopping)
+    assert advance(awake, DeadlineReached(), late) == (awake, ())
+    assert isinstance(advance(awake, DeadlineReached(), late + 1)[0], Stopping)
+    busy = replace(STARTING, stirred=POLICY.start_timeout_s)
+    awake, _ = advance(busy, Overslept(2.0), POLICY.start_timeout_s + 2)
+    assert awake.deadline == POLICY.start_timeout_s + 2
+    after, _ = advance(awake, ProbePassed(1, SAID), POLICY.start_timeout_s + 3)
+    assert isinstance(after, Ready)
 
 
 def test_grace_over_is_sigkill_and_then_the_hosts_fault() -> None:

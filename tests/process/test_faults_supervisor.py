@@ -1,0 +1,164 @@
+"""The supervisor itself is stopped and goes on, its clock jumps: no engine pays for it, and nothing untrue is told."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import urllib.request
+from contextlib import ExitStack
+
+import psutil
+import pytest
+
+from tests.fake_engine import behaviours as b
+from tests.fake_engine import leftovers
+from tests.fake_engine.scenario import Outcome
+from tests.process.stage import Stage, crowd, drive, ok, stopped, until, wait
+
+pytestmark = [pytest.mark.process, pytest.mark.timeout(60)]
+
+TREE = (b.Together(), b.Worker())
+
+
+# --- stopped, for longer than any of its deadlines
+
+
+@pytest.mark.parametrize("bound", ["--stall-timeout", "--start-timeout"])
+def test_a_supervisor_that_was_stopped_in_a_start_does_not_take_it_for_the_engines_fault(
+    stage: Stage, bound: str
+) -> None:
+    """It woke up, found its deadline passed, and ended an engine that had come up meanwhile."""
+    stage.play(ok(*TREE, delay_s={"load": 1}))
+    process = stage.launch(bound, "2.5")
+    stage.grown({"worker0"})
+    with stopped(process.pid):
+        stage.happened("ready")
+        wait(process, 3.5)
+    stage.line("ready")
+    stage.stop(process)
+    assert stage.events == ["plan", "attempt", "ready", "stopped"]
+
+
+def test_an_engine_that_stalls_while_the_supervisor_is_stopped_is_noticed_afterwards(stage: Stage) -> None:
+    stage.play(ok(b.NoOutputHang(phase="load"), b.Worker()))
+    process = stage.launch("--stall-timeout", "2")
+    stage.grown({"worker0"})
+    with stopped(process.pid):
+        wait(process, 3)
+    ended = stage.end(process)
+    assert ended.code == 4
+    assert "stall timeout 2 s" in ended.err
+    assert stage.left() == []
+
+
+def test_a_first_request_that_was_answered_while_the_supervisor_was_stopped_counts(stage: Stage) -> None:
+    module = drive(stage, supervisor={"PROOF_TIMEOUT_S": 1.5})
+    stage.play(ok(*TREE))
+    process = stage.launch(module=module)
+    known = stage.grown({"worker0"})
+    (worker,) = (pid for pid, role in known.items() if role == "worker0")
+    stage.happened("ready")
+    with stopped(process.pid):
+        wait(process, 3)
+    stage.line("ready")
+    with stopped(worker):
+        pass
+    stage.stop(process)
+    assert stage.lines("failed") == []
+
+
+@pytest.mark.parametrize("after_s", [0.0, 0.3, 0.6])
+def test_a_supervisor_that_was_stopped_while_it_ends_an_engine_goes_on(stage: Stage, after_s: float) -> None:
+    """Its bound for SIGKILL had passed: the host was said to be at fault, although the tree was long gone."""
+    module = drive(stage, policy={"kill_wait_s": 1.5})
+    stage.play(Outcome(kind="kv_too_small", then="hang", behaviours=crowd()), ok())
+    process = stage.launch("--check", module=module)
+    stage.happened("cause")
+    if after_s:
+        wait(process, after_s)
+    with stopped(process.pid):
+        wait(process, 2.5)
+    assert stage.end(process).code == 0, stage.err
+    assert stage.left() == []
+    assert stage.events == ["plan", "attempt", "failed", "step", "attempt", "ready", "stopped"]
+
+
+def test_a_supervisor_that_was_stopped_in_service_does_not_take_it_for_a_hang(stage: Stage) -> None:
+    """The question under way had no answer in time, because nobody read it."""
+    stage.play(ok(*TREE))
+    process = stage.launch("--hang-timeout", "1.5")
+    stage.line("ready")
+    asked = stage.log().count(b"POST /v1/completions")
+    for _ in range(4):
+        until(lambda asked=asked: stage.log().count(b"POST /v1/completions") > asked, "a question")  # type: ignore[misc]
+        with stopped(process.pid):
+            wait(process, 2)
+        asked = stage.log().count(b"POST /v1/completions")
+    stage.stop(process)
+    assert stage.events == ["plan", "attempt", "ready", "stopped"]
+
+
+def test_a_question_that_is_under_way_while_the_supervisor_is_stopped_is_asked_again(stage: Stage) -> None:
+    stage.play(ok(*TREE))
+    process = stage.launch("--hang-timeout", "3")
+    stage.line("ready")
+    (worker,) = (pid for pid, role in stage.grown({"worker0"}).items() if role == "worker0")
+    os.kill(worker, signal.SIGSTOP)
+    until(lambda: b"} 1.0" in metrics(stage), "a question that waits")
+    with stopped(process.pid):
+        os.kill(worker, signal.SIGCONT)
+        wait(process, 4)
+    wait(process, 3.5)
+    stage.stop(process)
+    assert stage.events == ["plan", "attempt", "ready", "stopped"]
+
+
+def metrics(stage: Stage) -> bytes:
+    with urllib.request.urlopen(f"http://127.0.0.1:{stage.port}/metrics", timeout=5) as answer:
+        return bytes(answer.read())
+
+
+ASK = "from autolaunch import probe, wish; print(probe.healthy(wish.Address(port={}), timeout=1))"
+
+
+def test_an_answer_that_came_while_the_asker_was_stopped_is_asked_for_again(stage: Stage) -> None:
+    """Ten at once, since whether the answer or its deadline was seen first was a matter of chance."""
+    stage.play(ok(b.SlowHealth(seconds=0.7)))
+    process = stage.launch("--no-prove")
+    stage.line("ready")
+    words = [sys.executable, "-c", ASK.format(stage.port)]
+    before = stage.log().count(b"GET /health")
+    asking = [stage.start(words) for _ in range(10)]
+    until(lambda: all(waits(one.pid, stage.port) for one in asking), "all have asked")
+    with ExitStack() as stack:
+        for one in asking:
+            stack.enter_context(stopped(one.pid))
+        until(lambda: stage.log().count(b"GET /health") == before + 10, "all are answered")
+        wait(process, 1.5)
+    assert [one.wait(10) for one in asking] == [0] * 10
+    assert stage.out.count("True") == 10
+    stage.stop(process)
+
+
+def waits(pid: int, port: int) -> bool:
+    """Whether a process has a connection to that port."""
+    try:
+        return any(one.raddr and one.raddr.port == port for one in psutil.Process(pid).net_connections())
+    except psutil.Error:
+        return False
+
+
+def test_a_stop_that_was_asked_for_while_the_supervisor_was_stopped_is_carried_out(stage: Stage) -> None:
+    stage.play(ok(*TREE))
+    process = stage.launch(module=drive(stage, policy={"stop_grace_s": 1}))
+    stage.line("ready")
+    with stopped(process.pid):
+        process.send_signal(signal.SIGTERM)
+        wait(process, 0.3)
+    stage.happened("stopping")
+    with stopped(process.pid):
+        wait(process, 2)
+    assert stage.end(process).code == 0
+    assert stage.left() == []
+    assert leftovers.alive(stage.folder) == []
