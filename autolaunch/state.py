@@ -13,6 +13,7 @@ import re
 import secrets
 import shutil
 import time
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import platformdirs
@@ -27,6 +28,7 @@ KEPT_BYTES = 1 << 30
 KEPT_ATTEMPTS = 20
 """How many attempts of one run: a server that is started again for months must not fill the disk either."""
 
+STAMP = "%Y%m%d-%H%M%S"
 MEMORY_FILE = "memory.sqlite3"
 """The database of `memory`, which begins a new one where it is damaged."""
 
@@ -38,8 +40,9 @@ def state_folder(chosen: Path | None) -> Path:
 
 def new_run(chosen: Path | None) -> tuple[str, Path]:
     """Create the folder of a new run and return its id and path; raise `HostError` where that is impossible."""
-    run = f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}-{secrets.token_hex(2)}"
-    folder = state_folder(chosen) / "runs" / run
+    runs = state_folder(chosen) / "runs"
+    run = f"{_stamp(runs)}-{os.getpid()}-{secrets.token_hex(2)}"
+    folder = runs / run
     try:
         folder.mkdir(parents=True, mode=0o700)
     except OSError as error:
@@ -50,6 +53,22 @@ def new_run(chosen: Path | None) -> tuple[str, Path]:
     _hold(folder)
     _clear_old(folder.parent)
     return run, folder
+
+
+def _stamp(runs: Path) -> str:
+    """Return the time of day as a name that is not before any run's.
+
+    After a clock was set back by years the newest run would be the first to be cleared, and not the one that `logs`
+    shows.
+    """
+    now = time.strftime(STAMP)
+    newest = next((run.name[: len(now)] for run in runs_in(runs)), "")
+    if now >= newest:
+        return now
+    try:
+        return (datetime.strptime(newest, STAMP) + timedelta(seconds=1)).strftime(STAMP)
+    except (ValueError, OverflowError):
+        return now
 
 
 def _hold(run: Path) -> None:

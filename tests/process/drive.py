@@ -4,7 +4,8 @@
 AUTOLAUNCH_DRIVE is JSON: `policy` replaces defaults of phases.Policy, `supervisor` constants of that module,
 `free_gib` makes every measurement after the first see a card with so much free memory (the first: 20 of 24 GiB),
 `restart_wait_s` is the first wait after a crash, `slow_start_s` lets the preparation of the run take that long,
-`refuse_launch` refuses that launch of the run, after a SIGTERM came while it was tried.
+`refuse_launch` refuses that launch of the run, after a SIGTERM came while it was tried; `clock` names a file with the
+seconds by which the time of day is wrong, read anew whenever it is looked at.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ import os
 import signal
 import time
 from functools import partial
-from typing import Any
+from pathlib import Path
+from typing import Any, cast
 
 from autolaunch import __main__, facts, hardware, phases, port, serving, supervisor, visible
 from autolaunch.errors import HostError
@@ -38,6 +40,8 @@ def change(wanted: dict[str, Any]) -> None:
     if "restart_wait_s" in wanted:
         monkey: Any = serving
         monkey.jittered = lambda *_: lambda crashes: wanted["restart_wait_s"] * 2**crashes
+    if "clock" in wanted:
+        set_clock(Path(wanted["clock"]))
     if "slow_start_s" in wanted:
         look = hardware.look
 
@@ -59,6 +63,13 @@ def change(wanted: dict[str, Any]) -> None:
             refuse(address)
 
         supervisor.refuse_taken_port = refuse_one  # type: ignore[attr-defined]  # the name it calls
+
+
+def set_clock(file: Path) -> None:
+    """Let the time of day be wrong: no namespace of Linux shifts CLOCK_REALTIME for some processes only."""
+    clock, form, monkey = time.time, time.strftime, cast("Any", time)
+    monkey.time = lambda: clock() + float(file.read_text(encoding="ascii"))
+    monkey.strftime = lambda text, when=None: form(text, when or time.localtime(time.time()))
 
 
 if __name__ == "__main__":

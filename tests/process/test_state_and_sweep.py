@@ -173,6 +173,17 @@ def test_old_runs_are_cleared_by_their_bytes_too_and_the_newest_of_them_stays(tm
     assert [path.name[:15] for path in runs_in(runs)][2:] == ["20200102-000003", "20200102-000002", "20200102-000001"]
 
 
+@pytest.mark.parametrize(
+    ("newest", "begins"), [("20990101-235959-1-aaaa", "20990102-000000-"), ("zzz", ""), ("99999999-999999-1-a", "")]
+)
+def test_a_new_run_is_the_newest_whatever_the_clock_says(tmp_path: Path, newest: str, begins: str) -> None:
+    (tmp_path / "runs" / newest).mkdir(parents=True)
+    run, folder = new_run(tmp_path)
+    assert run.startswith(begins or time.strftime("%Y"))
+    assert folder.is_dir()
+    assert runs_in(tmp_path / "runs")[0].name == (run if begins else newest)
+
+
 def test_of_one_run_the_newest_attempts_are_kept(tmp_path: Path) -> None:
     (tmp_path / "record.jsonl").write_text("{}")
     (tmp_path / "attempt-1.from-100.log").write_text("tail")

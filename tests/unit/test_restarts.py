@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from autolaunch.phases import doubling
-from autolaunch.restarts import KEPT, CrashLog, jittered
+from autolaunch.restarts import KEPT, CrashLog, Moment, jittered
 
 
 def test_waits_double_up_to_a_bound_with_a_little_chance() -> None:
@@ -38,7 +38,7 @@ def test_crashes_are_kept_by_their_age_for_whoever_comes_next(tmp_path: Path) ->
     assert (len(log.ages()), warnings) == (KEPT, [])
 
 
-@pytest.mark.parametrize("text", ["", "{", "null", '{"a": 1}', '["x", true, null]'])
+@pytest.mark.parametrize("text", ["", "{", "null", '{"a": 1}', '["x", true, null, [1], [1, 2, 3], ["a", "b", 1]]'])
 def test_a_file_that_says_nothing_is_no_crash(tmp_path: Path, text: str) -> None:
     (tmp_path / "restarts").mkdir()
     (tmp_path / "restarts" / "w.json").write_text(text)
@@ -48,12 +48,26 @@ def test_a_file_that_says_nothing_is_no_crash(tmp_path: Path, text: str) -> None
     assert len(log.ages()) == 1
 
 
-def test_a_clock_that_was_set_back_makes_a_crash_one_of_now(tmp_path: Path) -> None:
+def test_within_a_boot_the_time_of_day_does_not_count() -> None:
+    now = Moment(5000.0, "a", 700.0)
+    assert [Moment(at, "a", 600.0).age(now) for at in (0.0, 4900.0, 9e9)] == [100.0] * 3
+    assert Moment(0.0, "a", 701.0).age(now) == 0.0
+
+
+def test_a_crash_before_a_boot_is_as_old_as_the_clock_says_and_one_of_the_future_is_none() -> None:
+    """It once counted as one of now, for as long as the clock had been wrong: years."""
+    now = Moment(5000.0, "b", 7.0)
+    assert [Moment(at, boot, 600.0).age(now) for boot in ("a", "") for at in (4900.0, 5001.0)] == [100.0, None] * 2
+    assert Moment(4900.0, "", 0.0).age(Moment(5000.0, "", 0.0)) == 100.0, "a host that does not name its boots"
+
+
+def test_the_file_of_an_earlier_release_is_read(tmp_path: Path) -> None:
     (tmp_path / "restarts").mkdir()
     (tmp_path / "restarts" / "w.json").write_text(json.dumps([time.time() + 9999, time.time() - 100]))
-    old, new = CrashLog(tmp_path, "w", lambda _: None).ages()
-    assert old == pytest.approx(100, abs=5)
-    assert new == 0.0
+    log = CrashLog(tmp_path, "w", lambda _: None)
+    assert [round(age, -1) for age in log.ages()] == [100]
+    log.add()
+    assert [round(age, -1) for age in log.ages()] == [100, 0]
 
 
 def test_a_folder_that_cannot_be_written_is_told_and_costs_nothing(tmp_path: Path) -> None:
