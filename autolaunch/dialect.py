@@ -38,9 +38,9 @@ class Offer:
     without: str = ""
 
     @property
-    def names(self) -> tuple[str, ...]:
-        """Its options, by their full names."""
-        return tuple(option.name for option in given(self.words))
+    def options(self) -> tuple[Given, ...]:
+        """Its words as options."""
+        return given(self.words)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +91,7 @@ def names_for(dialect: str, *own: str) -> tuple[str, ...]:
 
 
 def fit(dialect: str, *, options: Iterable[Given], version: str | None, sees: bool = True) -> Fitted:
-    """Return what of a dialect an engine is given beside the user's `options`, which win.
+    """Return what of a dialect an engine is given beside the user's `options`, which win; a flag may be given by both.
 
     `version` is the engine's; one that is not known gets nothing, since it would not start with an option that it does
     not take. `sees` says whether the engine can read our files.
@@ -100,32 +100,32 @@ def fit(dialect: str, *, options: Iterable[Given], version: str | None, sees: bo
         return Fitted()
     one, users = dialects()[dialect], {option.name.removeprefix("no-"): option for option in options}
     words: list[str] = []
-    said: list[str] = []
+    missing: dict[str, list[str]] = {}
     for offer in one.offers:
         why = _refusal(offer, users, version, sees=sees)
         if not why:
-            words += offer.words
+            words += (word for option in offer.options if option.name not in users for word in option.tokens)
         elif offer.without:
-            said.append(f"{why}: {one.title} goes without {offer.words[0]}, {offer.without}")
+            missing.setdefault(why, []).append(f"{offer.words[0]}, {offer.without}")
+    said = (f"{why}: {one.title} goes without {'; without '.join(each)}" for why, each in missing.items())
     return Fitted(tuple(words), tuple(said))
 
 
 def _refusal(offer: Offer, users: Mapping[str, Given], version: str | None, *, sees: bool) -> str:
     """Return why an engine does not get an offer, "" where it does."""
-    named = [name for name in (*offer.names, *sorted(offer.unless)) if name in users]
-    if named and set(named) != {"enable-auto-tool-choice"}:
-        return f"{' '.join(users[named[0]].tokens[:2])} is yours"
-    if named and users[named[0]].name.startswith("no-"):
-        return f"{users[named[0]].tokens[0]} is yours"
+    flags = {option.name for option in offer.options if not option.values}
+    for name in (*(option.name for option in offer.options), *sorted(offer.unless)):
+        if name in users and not (name in flags and users[name].name == name):
+            return f"{users[name].tokens[0].split('=')[0]} is yours"
     now = parse_version(version or "")
     if now is None:
         return "the engine's version is not known (--engine-version says it)"
-    for name in offer.names:
-        span = releases().options[name]
+    for option in offer.options:
+        span = releases().options[option.name]
         if span.before(now):
-            return f"vLLM {version} has no --{name} yet (it came with {span.since})"
+            return f"vLLM {version} has no --{option.name} yet (it came with {span.since})"
         if span.after(now):
-            return f"vLLM {version} has no --{name} any more (it went with {span.gone})"
+            return f"vLLM {version} has no --{option.name} any more (it went with {span.gone})"
     if offer.files and not sees:
         return f"the engine does not see {FOLDER} (mount it there: -v {FOLDER}:{FOLDER}:ro)"
     return ""

@@ -133,9 +133,9 @@ class Launch:
         )
 
 
-def serve_words(command: str = "serve") -> list[str]:
-    """Return the command that every test of a real engine begins with: tiny-glm, without a minute of compiling."""
-    return [sys.executable, "-m", "autolaunch", command, "tiny-glm", "--enforce-eager"]
+def serve_words(command: str = "serve", model: str = "tiny-glm") -> list[str]:
+    """Return the command that every test of a real engine begins with: a tiny model, without a minute of compiling."""
+    return [sys.executable, "-m", "autolaunch", command, model, "--enforce-eager"]
 
 
 def quiet_environment(folder: Path) -> dict[str, str]:
@@ -145,7 +145,7 @@ def quiet_environment(folder: Path) -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def launching(place: Path) -> Iterator[Callable[..., Launch]]:
+def launching(place: Path, model: str = "tiny-glm") -> Iterator[Callable[..., Launch]]:
     """Give what starts autolaunch with more arguments; whatever happens, nothing outlives the block."""
     launches: list[Launch] = []
 
@@ -156,7 +156,7 @@ def launching(place: Path) -> Iterator[Callable[..., Launch]]:
             chosen.bind(("127.0.0.1", 0))
             port = chosen.getsockname()[1]
         command = [
-            *serve_words(), "--port", str(port), "--record", str(folder / "record.jsonl"),
+            *serve_words(model=model), "--port", str(port), "--record", str(folder / "record.jsonl"),
             "--state-dir", str(folder / "state"), *arguments,
         ]  # fmt: skip
         with (folder / "stderr.txt").open("w") as err, (folder / "stdout.txt").open("w") as out:
