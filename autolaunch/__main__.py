@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import sys
 from types import FrameType
 
 from autolaunch.init import become_init, is_init
@@ -17,9 +18,22 @@ TAKEN = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 def _leave(number: int, _: FrameType | None) -> None:
     """Leave before a run has begun: nothing was started, so nothing is left."""
-    with contextlib.suppress(OSError):  # a terminal that is gone
-        os.write(2, f"stopped ({signal.Signals(number).name}) before anything was started\n".encode())
+    text = f"stopped ({signal.Signals(number).name}) before anything was started"
+    if not _said_as_json(text):
+        with contextlib.suppress(OSError):  # a terminal that is gone
+            os.write(2, text.encode() + b"\n")
     raise SystemExit(0)
+
+
+def _said_as_json(text: str) -> bool:
+    """Say it as the lines before it were, where those are JSON; the signal may have come amid one of them."""
+    voice = getattr(sys.modules.get("autolaunch.talk"), "VOICE", None)
+    if voice is None or voice.log is None:
+        return False
+    with contextlib.suppress(RuntimeError):  # amid a write to the same stream
+        voice.log.info(text)
+        return True
+    return False
 
 
 def _open_missing_streams() -> None:

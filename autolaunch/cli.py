@@ -200,24 +200,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         cli.main(args=None if arguments is None else list(arguments), prog_name="autolaunch", standalone_mode=False)
     except AutolaunchError as error:
-        _complain(error.what, error.hint)
+        _complain(error.what, error.hint, error.exit_code)
         raise SystemExit(int(error.exit_code)) from error
     except click.exceptions.Exit as done:
         raise SystemExit(done.exit_code) from done
     except click.ClickException as error:
-        _complain(error.format_message(), "autolaunch --help lists the commands and their options")
+        _complain(error.format_message(), "autolaunch --help lists the commands and their options", ExitCode.USAGE)
         raise SystemExit(int(ExitCode.USAGE)) from error
     except click.Abort as error:
         raise SystemExit(int(ExitCode.STOPPED)) from error
 
 
-def _complain(what: str, hint: str) -> None:
-    from autolaunch.journal import Priority  # noqa: PLC0415 - costs nothing where nothing is wrong
-    from autolaunch.talk import say  # noqa: PLC0415
+def _complain(what: str, hint: str, exit_code: ExitCode) -> None:
+    from autolaunch.talk import complain  # noqa: PLC0415 - costs nothing where nothing is wrong
 
-    say(f"error: {what}", Priority.ERROR)
-    if hint:
-        say(f"hint: {hint}", Priority.ERROR)
+    complain(what, hint, exit_code)
 
 
 if __name__ == "__main__":

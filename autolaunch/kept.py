@@ -15,8 +15,8 @@ from typing import Any
 from autolaunch import __version__, record
 from autolaunch.logfile import Bounds, LogFile, Reading
 from autolaunch.past import Key
+from autolaunch.recorder import now, record_line
 from autolaunch.status import Status
-from autolaunch.talk import now, record_line
 
 ABOUT = "run.json"
 RECORD = "record.jsonl"

@@ -61,12 +61,14 @@ class Held:
 class CardLocks:
     """The locks of a host as one run takes them; `model` is shown to those who wait for us.
 
-    `tell` hears whom we wait for; `folder` is where the locks are, None for the first of `FOLDERS` that is there.
+    `tell` hears whom we wait for, `beat` is called at every look while we do; `folder` is where the locks are, None for
+    the first of `FOLDERS` that is there.
     """
 
     model: str
     tell: Callable[[str], None]
     folder: Path | None = None
+    beat: Callable[[], None] = lambda: None
 
     def acquire(self, cards: Iterable[str], *, wait_s: float, stop: Callable[[], bool] = _never) -> Held | None:
         """Take these cards, whose names tell them apart on this host; wait up to `wait_s` in all, asking `stop`.
@@ -104,6 +106,7 @@ class CardLocks:
                 return True
             if not wait.goes_on(holder):
                 return False
+            self.beat()
             time.sleep(POLL_S)
 
 

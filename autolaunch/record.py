@@ -17,12 +17,16 @@ VERSION = 1
 
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """What will be tried first, the memory it is predicted to take, and what each term of that rests on."""
+    """What will be tried first, the memory it is predicted to take, and what each term of that rests on.
+
+    `outside_bytes` is taken beside the budget (CUDA context, NCCL); the Contract's line does not have it.
+    """
 
     settings: Settings
     budget: Mapping[str, Any]
     basis: Mapping[str, str]
     why: tuple[str, ...] = ()
+    outside_bytes: int | None = None
     event: ClassVar[str] = "plan"
 
     def fields(self) -> dict[str, Any]:

@@ -12,9 +12,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from io import FileIO
-from pathlib import Path
 
-from autolaunch import __version__, kept, ladder, phases, record
+from autolaunch import __version__, ladder, phases, record
 from autolaunch.arguments import given
 from autolaunch.candidates import Question
 from autolaunch.catalog import misfit
@@ -25,7 +24,7 @@ from autolaunch.liveness import Rules
 from autolaunch.lock import CardLocks, Held
 from autolaunch.memory import Memory
 from autolaunch.model import look_at
-from autolaunch.narration import Scene, memory_of
+from autolaunch.narration import memory_of
 from autolaunch.options import Asked, Options, ask, speaking, spelled_for
 from autolaunch.past import Key, Past, key_of
 from autolaunch.placement import Placement, claim, place
@@ -36,18 +35,19 @@ from autolaunch.recall import recall
 from autolaunch.restarts import CrashLog, jittered
 from autolaunch.shortfall import shortfall
 from autolaunch.sizes import gib
-from autolaunch.state import new_run, state_folder
-from autolaunch.status import Status
+from autolaunch.state import new_id, state_folder
 from autolaunch.supervisor import LOCK_WAIT_S, Job, Supervisor
 from autolaunch.sweep import sweep
-from autolaunch.talk import Recorder, RecordFile, Talk, give, say
-from autolaunch.watchers import watchers
-from autolaunch.watching import Watch
+from autolaunch.talk import Talk, give, say
+from autolaunch.voices import Voices, begin, keep_record
 
 OTHERS_WAIT_S = 20.0
 OTHERS_POLL_S = 0.5
 MOVED_BYTES = 64 << 20
 """How long, how often, and for how much memory of other processes it is worth to wait before nothing fits."""
+
+LOOKING = "looking at the cards, at what is remembered and at the model: its files here, else the hub"
+"""What is done before a plan is made, for whoever asks meanwhile."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,25 +71,33 @@ class Prepared:
 
 def start(model: str | None, engine_args: Sequence[str], options: Options) -> ExitCode:
     """Make the wish and the run, supervise it to its end. Raises `AutolaunchError` before anything is started."""
+    talk = Talk(run=new_id(options.state_dir), log_format=options.log_format)
     asked = ask(model, engine_args, options)
     installation = find_engine(options.engine, version=options.engine_version, environment=os.environ)
     asked = speaking(spelled_for(asked, version=installation.engine.version), installation)
     refuse_taken_port(asked.wish.address)
+    voices = begin(talk, asked, installation, options)
+    with voices.telling_errors():
+        return _start(asked, installation, options, voices)
+
+
+def _start(asked: Asked, installation: Installation, options: Options, voices: Voices) -> ExitCode:
     swept = sweep(os.environ)
     notes = list(asked.said)
-    locks = CardLocks(asked.wish.model, say)
+    locks = CardLocks(asked.wish.model, voices.waits, beat=voices.watch.beat)
+    voices.watch.waits(LOOKING)
     cards = cards_for(asked, installation, options)
     placement, held = claim(installation.engine, os.environ, cards=cards, locks=locks, wait_s=LOCK_WAIT_S)
+    voices.watch.waits(LOOKING)
     ready = prepare(placement, asked, installation, options, note=notes.append)
-    ready = replace(_await_others(ready, options, note=notes.append), held=held)
+    ready = replace(_await_others(ready, options, voices, note=notes.append), held=held)
     crash_log = CrashLog(state_folder(options.state_dir), f"{asked.digest}-{asked.wish.address.port}", notes.append)
     now = time.monotonic()
     run = _run(ready, options, crashes=tuple(now - age for age in crash_log.ages()))
-    talk, job = _open(ready, options, run, locks=locks)
-    crash_log.warn = talk.warn
-    job = replace(job, note_crash=crash_log.add, reload=talk.reload)
-    ready.memory.warn = talk.warn
-    supervisor = Supervisor(job, run)
+    job = _job(ready, options, voices, locks=locks)
+    talk = voices.talk
+    crash_log.warn = ready.memory.warn = talk.warn
+    supervisor = Supervisor(replace(job, note_crash=crash_log.add, reload=talk.reload), run)
     supervisor.take_signals()
     talk.command = lambda event: supervisor.shown_argv(event.settings)
     if options.log_format != "json":
@@ -98,14 +106,19 @@ def start(model: str | None, engine_args: Sequence[str], options: Options) -> Ex
         talk.warn(f"ended {len(swept)} processes of a run that was killed: {', '.join(map(str, swept))}")
     for text in dict.fromkeys(notes):
         talk.warn(text)
-    first = ready.plan
-    talk.tell(record.Planned(first.settings, budget_as_json(first.budget), basis_as_json(first.budget), first.why))
-    if first.fits is False and not options.try_anyway:
+    talk.tell(_planned(ready.plan))
+    if ready.plan.fits is False and not options.try_anyway:
         return _refuse(ready, talk)
     code = supervisor.run()
     if options.check and code is ExitCode.STOPPED and supervisor.proven is not None:
         give(shlex.join(supervisor.shown_argv(supervisor.proven)))
     return code
+
+
+def _planned(first: Plan) -> record.Planned:
+    budget = first.budget
+    outside = None if budget is None else budget.outside.bytes
+    return record.Planned(first.settings, budget_as_json(budget), basis_as_json(budget), first.why, outside)
 
 
 def prepare(
@@ -187,7 +200,7 @@ def _note_cards(asked: Asked, placement: Placement, note: Callable[[str], None])
         note(f"{wished} cards are asked for, {there} can be used here")
 
 
-def _await_others(ready: Prepared, options: Options, *, note: Callable[[str], None]) -> Prepared:
+def _await_others(ready: Prepared, options: Options, voices: Voices, *, note: Callable[[str], None]) -> Prepared:
     """Where only what others hold stands in the way, wait a little for it: an engine that ends takes its time.
 
     A service that is restarted would otherwise give up over the memory of the one that it replaces.
@@ -197,9 +210,10 @@ def _await_others(ready: Prepared, options: Options, *, note: Callable[[str], No
         return ready
     holder = next((f"{one.name} (pid {one.pid})" for one in device.holders if one.used_bytes), "other processes")
     held = gib((device.total_bytes or 0) - (device.free_bytes or 0))
-    say(f"  {held} of the memory are held by {holder}: waiting up to {OTHERS_WAIT_S:.0f} s for it")
+    voices.waits(f"  {held} of the memory are held by {holder}: waiting up to {OTHERS_WAIT_S:.0f} s for it")
     deadline = time.monotonic() + OTHERS_WAIT_S
     while ready.plan.fits is False and time.monotonic() < deadline:
+        voices.watch.beat()
         time.sleep(OTHERS_POLL_S)
         there = ready.placement.measured()
         if (there.device.free_bytes or 0) > (device.free_bytes or 0) + MOVED_BYTES:
@@ -244,17 +258,12 @@ def _run(ready: Prepared, options: Options, *, crashes: tuple[float, ...]) -> ph
     return phases.Run(policy, climb, situation, crashes=crashes, question=ready.question)
 
 
-def _open(ready: Prepared, options: Options, run: phases.Run, *, locks: CardLocks) -> tuple[Talk, Job]:
-    """Make the run's folder and open its record; nothing is left of either where one of them is impossible."""
-    run_id, folder = new_run(options.state_dir)
-    try:
-        talk, watch = _voices(ready, options, run, folder, run_id=run_id)
-    except HostError:
-        folder.rmdir()
-        raise
-    wish = ready.asked.wish
-    job = Job(
-        wish=wish,
+def _job(ready: Prepared, options: Options, voices: Voices, *, locks: CardLocks) -> Job:
+    """Make the run's folder and return what the run needs of the outside."""
+    talk = voices.talk
+    folder = keep_record(voices, options.state_dir, ready.key, memory_of(ready.situation.device))
+    return Job(
+        wish=ready.asked.wish,
         installation=ready.installation,
         placement=ready.placement,
         log_folder=folder,
@@ -264,38 +273,12 @@ def _open(ready: Prepared, options: Options, run: phases.Run, *, locks: CardLock
         show=talk.show,
         remember=partial(ready.memory.add, ready.key),
         digest=ready.question.wish,
-        locks=replace(locks, tell=talk.warn),
-        watch=watch,
+        locks=CardLocks(locks.model, voices.waits_again, locks.folder),
+        watch=voices.watch,
         held=ready.held,
         prove=not options.no_prove,
         rules=Rules.within(options.hang_timeout),
     )
-    return talk, job
-
-
-def _voices(ready: Prepared, options: Options, run: phases.Run, folder: Path, *, run_id: str) -> tuple[Talk, Watch]:
-    """Return those who tell of a run: the user's record and stderr, the watchers, the record that is kept."""
-    wish = ready.asked.wish
-    records: list[Recorder] = []
-    scene = Scene(str(folder), run.policy.max_attempts, wish.pins, wish.model)
-    talk = Talk(scene, records, run=run_id, log_format=options.log_format)
-    if options.record is not None:
-        records.append(RecordFile(options.record, run_id, talk.warn))
-    first = Status(
-        run=run_id,
-        model=wish.model,
-        engine_version=ready.installation.engine.version,
-        strategy=ready.asked.strategy.name,
-        since=time.time(),
-        max_attempts=run.policy.max_attempts,
-        settings=ready.plan.settings,
-        url=wish.address.url,
-        log=str(folder),
-    )
-    watch = Watch(first, watchers(options, os.environ, talk.warn), talk.warn)
-    talk.watch, talk.status = watch.told, lambda: watch.status
-    records.append(kept.KeptRecord(folder, kept.about(first, ready.key, memory_of(ready.situation.device)), talk.warn))
-    return talk, watch
 
 
 def _refuse(ready: Prepared, talk: Talk) -> ExitCode:

@@ -38,11 +38,19 @@ def state_folder(chosen: Path | None) -> Path:
     return chosen if chosen is not None else platformdirs.user_state_path("autolaunch")
 
 
-def new_run(chosen: Path | None) -> tuple[str, Path]:
-    """Create the folder of a new run and return its id and path; raise `HostError` where that is impossible."""
-    runs = state_folder(chosen) / "runs"
-    run = f"{_stamp(runs)}-{os.getpid()}-{secrets.token_hex(2)}"
-    folder = runs / run
+def new_id(chosen: Path | None) -> str:
+    """Return the id of a run that begins now; it is the last of all that are kept."""
+    return f"{_stamp(state_folder(chosen) / 'runs')}-{os.getpid()}-{secrets.token_hex(2)}"
+
+
+def run_folder(chosen: Path | None, run: str) -> Path:
+    """Return where a run keeps what it leaves."""
+    return state_folder(chosen) / "runs" / run
+
+
+def new_run(chosen: Path | None, run: str) -> Path:
+    """Create the folder of a new run and return it; raise `HostError` where that is impossible."""
+    folder = run_folder(chosen, run)
     try:
         folder.mkdir(parents=True, mode=0o700)
     except OSError as error:
@@ -52,7 +60,7 @@ def new_run(chosen: Path | None) -> tuple[str, Path]:
         ) from error
     _hold(folder)
     _clear_old(folder.parent)
-    return run, folder
+    return folder
 
 
 def _stamp(runs: Path) -> str:

@@ -37,8 +37,9 @@ class Status:
 
     `phase` is the machine's ("planning" before its first start): starting, ready, stopping, backoff, stopped,
     exhausted. `step` is how far a start is; `stirred` when its engine was last seen to work, on the monotonic clock.
-    `ending`: no engine will be started again; `reloading`: SIGHUP is being answered. `budget` and `basis` as predicted,
-    `effective` as the engine said.
+    `ending`: no engine will be started again; `reloading`: SIGHUP is being answered. `waits` says what is waited for,
+    or done, before an engine can be started. `pins` names the settings that the user gave. `budget` and `basis` as
+    predicted, `outside_bytes` what is taken beside the budget (CUDA context, NCCL), `effective` as the engine said.
     """
 
     run: str = ""
@@ -51,15 +52,18 @@ class Status:
     stirred: float = 0.0
     ending: bool = False
     reloading: bool = False
+    waits: str = ""
     attempt: int = 0
     climbing: int = 0
     max_attempts: int = 0
     rung: str = ""
     why: tuple[str, ...] = ()
     settings: Settings = Settings()
+    pins: tuple[str, ...] = ()
     effective: Mapping[str, Any] = field(default_factory=dict)
     budget: Mapping[str, Any] = field(default_factory=dict)
     basis: Mapping[str, str] = field(default_factory=dict)
+    outside_bytes: int | None = None
     url: str = ""
     log: str = ""
     restarts: int = 0
@@ -82,19 +86,28 @@ class Status:
 
     @property
     def line(self) -> str:
-        """What is going on in one line, with both numbers where something failed."""
+        """What is going on in one line, with both numbers where something failed; at the end why, and the exit code."""
         match self.phase:
+            case "planning" if self.exit_code is not None:
+                return f"nothing was started: {self.why[0] if self.why else self.reason}{self._code}"
             case "ready":
                 return f"serving {self.model} at {self.url}, {_context(self.effective)}"
+            case "planning" | "starting" if self.waits:
+                return self.waits
             case "starting":
                 return f"attempt {self.attempt} of at most {self.max_attempts}: {self._climbed()}"
             case "backoff":
                 failure = self.last_failure
                 return f"waiting to start again after {failure.kind if failure else 'a crash'}"
-            case "stopped" | "exhausted":
-                return f"{self.phase} ({self.reason})"
+            case "stopped" | "exhausted" if self.reason:
+                why = self.why[0] if self.why and self.phase == "exhausted" else self.reason
+                return f"{self.phase} ({why}){self._code}"
             case _:
                 return self.phase
+
+    @property
+    def _code(self) -> str:
+        return "" if self.exit_code is None else f", exit code {self.exit_code}"
 
     def _climbed(self) -> str:
         failure = self.last_failure
@@ -130,7 +143,7 @@ def moved(status: Status, state: phases.State, now: float) -> Status:
     if phase == status.phase:
         same = (stirred, ending) == (status.stirred, status.ending)
         return status if same else replace(status, stirred=stirred, ending=ending)
-    return replace(status, phase=phase, since=now, step=None, stirred=stirred, ending=ending)
+    return replace(status, phase=phase, since=now, step=None, stirred=stirred, ending=ending, waits="")
 
 
 def stepped(status: Status, phase: Phase) -> Status:
@@ -138,13 +151,20 @@ def stepped(status: Status, phase: Phase) -> Status:
     return replace(status, step=phase)
 
 
+def waited(status: Status, text: str) -> Status:
+    """Return the status of a run that waits, or does something, before it can start an engine."""
+    return replace(status, waits=" ".join(text.split()))
+
+
 def told(status: Status, event: record.Event, now: float) -> Status:
     """Return the status after an event; `now` in Unix seconds."""
     match event:
-        case record.Planned(settings, budget, basis, why):
-            return replace(status, settings=settings, budget=budget, basis=basis, why=why)
+        case record.Planned(settings, budget, basis, why, outside):
+            planned = replace(status, settings=settings, budget=budget, basis=basis, why=why)
+            return replace(planned, outside_bytes=outside, waits="")
         case record.Attempted(n, rung, _, settings, climbing):
-            return replace(status, attempt=n, climbing=climbing, rung=rung, settings=settings, effective={})
+            begun = replace(status, attempt=n, climbing=climbing, rung=rung, settings=settings)
+            return replace(begun, effective={}, waits="")
         case record.Failed(n, seconds, _, failure):
             past = Past(now, "failed", n, failure.kind.value, describe(failure), failure.line, seconds)
             return _count(_kept(status, past), failure.kind.value)

@@ -84,9 +84,8 @@ class SystemdWatcher:
     def show(self, shown: Status) -> None:
         """Tell what has changed."""
         with self._lock:
-            text = _line(shown)
-            if text != self._text:
-                self._owed["STATUS"] = self._text = text
+            if shown.line != self._text:
+                self._owed["STATUS"] = self._text = shown.line
             if shown.phase == "ready" and shown.came_up and not self._ready:  # and what it serves is known
                 self._owed["READY"], self._ready = "1", True
             self._reload(shown.reloading)
@@ -133,10 +132,3 @@ class SystemdWatcher:
             return {}
         seconds = self._stall_s + ANSWER_S if self._phase == "starting" else SHORT_S
         return {"EXTEND_TIMEOUT_USEC": str(int(seconds * 1e6))}
-
-
-def _line(shown: Status) -> str:
-    """Return the status line; where nothing was started at all, why."""
-    if shown.phase == "planning" and shown.exit_code is not None:
-        return f"nothing was started: {shown.why[0] if shown.why else shown.reason}"
-    return shown.line

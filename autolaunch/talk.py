@@ -1,31 +1,27 @@
-"""How a run speaks: record lines to a file, its story to stderr for people, or JSON for journals.
+"""How a run speaks: its story to stderr for people, or JSON for journals, and every event to who records it.
 
-I/O over structlog. What is said is `narration`'s and `record`'s. A stderr that is closed, full or gone never
-ends a run, and neither does a full disk.
+I/O over structlog. What is said is `narration`'s and `record`'s. A stderr that is closed, full or gone ends no run.
 """
 
 from __future__ import annotations
 
-import errno
-import json
 import os
 import re
 import shutil
 import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from datetime import datetime, timezone
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from autolaunch import record
-from autolaunch.errors import HostError
+from autolaunch.errors import ExitCode, HostError
 from autolaunch.failure import Phase
 from autolaunch.journal import Priority, connected, prefixed
 from autolaunch.narration import Scene, narrate
 from autolaunch.output import PATIENCE_S, takes
+from autolaunch.recorder import Recorder, RecordFile
 
 if TYPE_CHECKING:
     from autolaunch.status import Status
@@ -55,98 +51,16 @@ CLEAR_LINE = "\r\x1b[2K"
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]+")
 
 
-def now() -> str:
-    """Return the time as RFC 3339 in UTC, to the millisecond."""
-    return datetime.now(timezone.utc).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
-def record_line(event: record.Event, run: str) -> bytes:
-    """Return an event's line of a record."""
-    fields = record.as_json(event, time=now(), run=run)
-    return json.dumps(fields, ensure_ascii=False, allow_nan=False).encode("utf-8", "backslashreplace") + b"\n"
-
-
-class Recorder(Protocol):
-    """What takes every event of a run."""
-
-    def write(self, event: record.Event) -> None:
-        """Take an event; never raises for what cannot be written."""
-
-
-class RecordFile:
-    """The file behind `--record`: one JSON line per event, written at once; a full disk is told once to `warn`."""
-
-    def __init__(self, path: Path, run: str, warn: Callable[[str], None]) -> None:
-        self._run = run
-        self._path = path
-        self._warn = warn
-        self._broken = False
-        self._rest = b""
-        self._patience_s = PATIENCE_S
-        self._descriptor = self._open()
-
-    def _open(self) -> int:
-        try:
-            flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK
-            return os.open(self._path, flags, 0o600)
-        except OSError as error:
-            why = "it is a pipe that nobody reads" if error.errno == errno.ENXIO else error.strerror
-            raise HostError(
-                f"the record file {self._path} cannot be opened: {why}",
-                hint="choose another file for --record",
-            ) from error
-
-    def reopen(self) -> None:
-        """Go on in the file of this name, which somebody may have moved away; `HostError` leaves the old one."""
-        descriptor = self._open()
-        os.dup2(descriptor, self._descriptor, inheritable=False)
-        os.close(descriptor)
-
-    def write(self, event: record.Event) -> None:
-        """Append an event's line in one write, so that lines of several runs never mix."""
-        line = record_line(event, self._run)
-        rest, self._rest = self._rest, b""
-        line = rest + line
-        written = 0
-        try:
-            while written < len(line):
-                written += self._write(line[written:])
-        except OSError as error:
-            if written < len(rest):
-                self._rest = rest[written:]
-            else:
-                self._take_back(line[len(rest) :], written - len(rest))
-            if not self._broken:
-                self._warn(f"the record {self._path} cannot be written: {error.strerror}")
-            self._broken = True
-
-    def _write(self, data: bytes) -> int:
-        """Write what is taken, waiting a bounded time for the reader of a full pipe; OSError where it takes nothing."""
-        try:
-            return os.write(self._descriptor, data)
-        except BlockingIOError:
-            if not takes(self._descriptor, self._patience_s):
-                self._patience_s = 0.0  # the engine's supervision must not wait at every event
-                raise
-            return os.write(self._descriptor, data)
-
-    def _take_back(self, line: bytes, written: int) -> None:
-        """Keep every line whole: remove the half that a full disk left, finish later what a full pipe cut."""
-        try:
-            if written:
-                os.ftruncate(self._descriptor, os.fstat(self._descriptor).st_size - written)
-        except OSError:  # a pipe
-            self._rest = line[written:]
-
-
 class Voice:
     """stderr: whole lines, and on a terminal one line below them that is drawn over.
 
-    Where stderr is systemd's journal every line has its priority, unless `journal` is False.
+    Where stderr is systemd's journal every line has its priority, unless `journal` is False. `log` is the logger that
+    makes JSON of every line, None where people read them.
     """
 
     def __init__(self) -> None:
         self.journal: bool | None = None
+        self.log: Any = None
         self._lock = threading.RLock()
         self._drawn = False
         self._patience_s = PATIENCE_S
@@ -199,7 +113,20 @@ VOICE = Voice()
 
 def say(text: str, priority: Priority = Priority.INFO) -> None:
     """Write a line to stderr; a closed terminal must not end the run."""
-    VOICE.say(text, priority)
+    if VOICE.log is None:
+        VOICE.say(text, priority)
+    else:
+        getattr(VOICE.log, priority.name.lower())(click.unstyle(text).strip())
+
+
+def complain(what: str, hint: str, exit_code: ExitCode) -> None:
+    """Say what ends the command, and what would help."""
+    if VOICE.log is not None:
+        VOICE.log.error(what, **({"hint": hint} if hint else {}), exit_code=int(exit_code))
+        return
+    say(f"error: {what}", Priority.ERROR)
+    if hint:
+        say(f"hint: {hint}", Priority.ERROR)
 
 
 def give(text: str) -> None:
@@ -215,21 +142,25 @@ def give(text: str) -> None:
 
 
 class Talk:
-    """Tells every event to the record and to stderr. Threads may warn and show; events come from one."""
+    """Tells every event to the records and to stderr. Threads may warn and show; events come from one.
 
-    def __init__(self, scene: Scene, records: Sequence[Recorder], *, run: str, log_format: str) -> None:
-        self.scene = scene
+    From its making on every line on stderr has the form that is asked for, also those that are not its own.
+    """
+
+    def __init__(self, *, run: str, log_format: str) -> None:
+        self.run = run
+        self.scene = Scene("", 0)
+        self.records: list[Recorder] = []
         self.command: Callable[[record.CameUp], Sequence[str]] = lambda _: ()
         self.watch: Callable[[record.Event], None] = lambda _: None
         self.status: Callable[[], Status] | None = None
-        self._records = records
-        self._log = _json_logger(run, self._where) if log_format == "json" else None
+        self._log = VOICE.log = _json_logger(run, self._where) if log_format == "json" else None
         if log_format != "auto":
             VOICE.journal = False
 
     def tell(self, event: record.Event) -> None:
         """Record and show an event."""
-        for file in self._records:
+        for file in self.records:
             file.write(event)
         self.watch(event)
         if self._log is not None:
@@ -249,7 +180,7 @@ class Talk:
 
     def reload(self) -> None:
         """Open the record files anew and say what a running server does not read anew."""
-        files = [file for file in self._records if isinstance(file, RecordFile)]
+        files = [file for file in self.records if isinstance(file, RecordFile)]
         try:
             for file in files:
                 file.reopen()

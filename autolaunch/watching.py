@@ -13,6 +13,7 @@ from dataclasses import replace
 from typing import Protocol
 
 from autolaunch import phases, record, status
+from autolaunch.errors import ExitCode
 from autolaunch.failure import Phase
 from autolaunch.status import Status
 
@@ -62,6 +63,14 @@ class Watch:
         """Take how far a start is."""
         if phase is not self._status.step and self._status.phase == "starting":
             self._change(lambda _: status.stepped(self._status, phase))
+
+    def waits(self, text: str) -> None:
+        """Take what is waited for, or done before the first start, in words."""
+        self._change(lambda _: status.waited(self._status, text))
+
+    def refused(self, why: str, exit_code: ExitCode) -> None:
+        """Take the error that ends the run before it has begun."""
+        self._change(lambda _: replace(self._status, why=(why,), waits="", reason="error", exit_code=int(exit_code)))
 
     @contextlib.contextmanager
     def reloading(self) -> Iterator[None]:

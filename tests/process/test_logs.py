@@ -320,6 +320,19 @@ def test_every_json_line_says_run_attempt_and_phase(stage: Stage) -> None:
     assert ("ready", 2, "stopping") in told or ("ready", 2, "ready") in told
 
 
+def test_an_error_that_keeps_a_run_from_beginning_is_a_json_line_too(stage: Stage) -> None:
+    stage.play(ok())
+    ended = stage.run("--log-format", "json", "--strategy", "nosuch")
+    assert ended.code == 2
+    (line,) = [json.loads(line) for line in ended.err.splitlines()]
+    assert {name: line[name] for name in ("level", "attempt", "phase", "exit_code")} == {
+        "level": "error", "attempt": 0, "phase": "planning", "exit_code": 2,
+    }  # fmt: skip
+    assert "nosuch" in line["event"]
+    assert line["run"]
+    assert line["hint"]
+
+
 # --- the record of every run
 
 

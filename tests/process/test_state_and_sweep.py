@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from autolaunch import warden
-from autolaunch.state import KEPT_ATTEMPTS, KEPT_BYTES, KEPT_RUNS, attempts_of, new_run, open_log, runs_in
+from autolaunch.state import KEPT_ATTEMPTS, KEPT_BYTES, KEPT_RUNS, attempts_of, new_id, new_run, open_log, runs_in
 from autolaunch.sweep import YOUNG_S, sweep
 from tests.process.stage import until
 
@@ -123,12 +123,13 @@ def test_old_runs_are_cleared_but_those_that_live_are_kept(tmp_path: Path) -> No
         folder.mkdir(parents=True)
     with subprocess.Popen(["flock", str(living), "cat"], stdin=subprocess.PIPE) as holder:
         until(lambda: is_held(living), "the folder is held")
-        run, folder = new_run(tmp_path)
+        run = new_id(tmp_path)
+        folder = new_run(tmp_path, run)
         holder.communicate(b"")
     assert folder == runs / run
     assert living.exists()
     assert len(list(runs.iterdir())) == KEPT_RUNS + 1
-    new_run(tmp_path)
+    new_run(tmp_path, new_id(tmp_path))
     assert not living.exists()
     assert folder.exists(), "our own is held until this process ends"
 
@@ -146,7 +147,7 @@ def is_held(folder: Path) -> bool:
 
 def test_the_lock_of_a_run_is_not_the_engines(tmp_path: Path) -> None:
     """An engine that outlives its supervisor must not keep the run's folder for ever."""
-    _, folder = new_run(tmp_path)
+    folder = new_run(tmp_path, new_id(tmp_path))
     with subprocess.Popen(["sleep", "600"], close_fds=False) as child:
         held = {Path(f"/proc/{child.pid}/fd/{number}").readlink() for number in os.listdir(f"/proc/{child.pid}/fd")}  # noqa: PTH208 - of another process
         child.kill()
@@ -161,7 +162,7 @@ def test_old_runs_are_cleared_by_their_bytes_too_and_the_newest_of_them_stays(tm
         folder.mkdir(parents=True)
         with (folder / "attempt-1.log").open("wb") as log:
             log.truncate(size)
-    run, _ = new_run(tmp_path)
+    run = new_run(tmp_path, new_id(tmp_path)).name
     assert [path.name for path in runs_in(runs)] == [run, "20200102-000003-99999999-bbbb"]
     (runs / "20200102-000003-99999999-bbbb" / "attempt-1.log").write_text("short")
     for n, size in ((1, KEPT_BYTES // 2), (2, KEPT_BYTES // 2 - 5)):
@@ -169,7 +170,7 @@ def test_old_runs_are_cleared_by_their_bytes_too_and_the_newest_of_them_stays(tm
         folder.mkdir(parents=True)
         with (folder / "attempt-1.log").open("wb") as log:
             log.truncate(size)
-    new_run(tmp_path)
+    new_run(tmp_path, new_id(tmp_path))
     assert [path.name[:15] for path in runs_in(runs)][2:] == ["20200102-000003", "20200102-000002", "20200102-000001"]
 
 
@@ -178,7 +179,8 @@ def test_old_runs_are_cleared_by_their_bytes_too_and_the_newest_of_them_stays(tm
 )
 def test_a_new_run_is_the_newest_whatever_the_clock_says(tmp_path: Path, newest: str, begins: str) -> None:
     (tmp_path / "runs" / newest).mkdir(parents=True)
-    run, folder = new_run(tmp_path)
+    run = new_id(tmp_path)
+    folder = new_run(tmp_path, run)
     assert run.startswith(begins or time.strftime("%Y"))
     assert folder.is_dir()
     assert runs_in(tmp_path / "runs")[0].name == (run if begins else newest)

@@ -12,6 +12,7 @@ import stat
 import subprocess
 import threading
 import time
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from typing import Any
 import pytest
 
 from autolaunch.door import CONNECTIONS
+from autolaunch.lock import CardLocks
 from tests import fake_nvml
 from tests.fake_engine import behaviours as b
 from tests.fake_engine import leftovers
@@ -96,6 +98,79 @@ def test_a_climb_is_told_while_it_goes_on(stage: Stage) -> None:
     end(stage, process)
 
 
+CARD = {"name": "NVIDIA GeForce RTX 4090", "total": 24 << 30, "free": 22 << 30}
+
+
+def believe(stage: Stage, card: dict[str, Any]) -> None:
+    """Show the supervisor a card that is not there."""
+    stage.environment |= fake_nvml.environment(stage.folder / "nvml.json", card)
+    stage.environment["PYTHONPATH"] += f"{os.pathsep}{ROOT}"
+
+
+@contextlib.contextmanager
+def starting_elsewhere(card: str) -> Iterator[None]:
+    """Another supervisor that holds the card's lock, as during a start."""
+    held = CardLocks("another-model", lambda _: None).acquire([card], wait_s=0.0)
+    assert held is not None
+    try:
+        yield
+    finally:
+        held.release()
+
+
+def test_a_wait_for_the_card_has_words_and_is_alive(stage: Stage) -> None:
+    card = f"GPU-{uuid.uuid4()}"
+    believe(stage, {**CARD, "uuid": card})
+    stage.play(ok())
+    with starting_elsewhere(card):
+        process, asked = launched(stage, "--log-format", "json")
+        until(lambda: "is starting on this card" in asked.there("/readyz")[1], "the wait is told")
+        assert asked.probes() == (200, 503, 503)
+        told = asked.json()
+        assert (told["phase"], told["attempt"], told["model"]) == ("planning", 0, "glm-4-9b")
+        waits = f"another autolaunch (pid {os.getpid()}, another-model) is starting on this card: waiting up to 600 s"
+        assert told["line"] == waits
+        assert waits in asked.get("/")[1]
+        (line,) = [json.loads(line) for line in stage.err.splitlines()]
+        assert [line[name] for name in ("run", "attempt", "phase", "level", "event")] == [
+            told["run"], 0, "planning", "info", waits,
+        ]  # fmt: skip
+    stage.line("ready")
+    until(lambda: asked.probes() == (200, 200, 200), "it went on")
+    assert asked.json()["line"].startswith("serving glm-4-9b at")
+    end(stage, process)
+
+
+def test_a_stop_while_the_card_is_waited_for_is_obeyed_and_told_as_the_rest(stage: Stage) -> None:
+    card = f"GPU-{uuid.uuid4()}"
+    believe(stage, {**CARD, "uuid": card})
+    stage.play(ok())
+    with starting_elsewhere(card):
+        process, asked = launched(stage, "--log-format", "json")
+        until(lambda: "is starting on this card" in asked.there("/readyz")[1], "the wait is told")
+        end(stage, process)
+    lines = [json.loads(line) for line in stage.err.splitlines()]
+    assert lines[-1]["event"] == "stopped (SIGTERM) before anything was started"
+    assert leftovers.starts(stage.folder) == []
+    stage.nothing_left()
+
+
+def test_a_wait_for_a_neighbours_memory_has_words(stage: Stage) -> None:
+    """Until it lets go; then the start goes on as if nobody had been there."""
+    believe(stage, {**CARD, "free": 2 << 30})
+    stage.play(ok())
+    process, asked = launched(stage)
+    until(lambda: "of the memory are held by" in asked.there("/readyz")[1], "the wait is told")
+    assert asked.get("/readyz") == (
+        503,
+        "22.00 GiB of the memory are held by other processes: waiting up to 20 s for it\n",
+    )
+    assert asked.probes() == (200, 503, 503)
+    fake_nvml.write(stage.folder / "nvml.json", CARD)
+    stage.line("ready")
+    end(stage, process)
+
+
 def test_a_crash_and_the_way_back_are_told(stage: Stage) -> None:
     stage.play(ok(), ok(delay_s={"load": 1.0}))
     process, asked = launched(stage)
@@ -135,7 +210,7 @@ def test_a_taken_address_ends_the_launch_before_anything_is_started(stage: Stage
     assert "choose another with --status" in ended.err
     assert leftovers.starts(stage.folder) == []
     assert stage.lines() == []
-    assert list((stage.state / "runs").iterdir()) == []
+    assert not (stage.state / "runs").exists()
 
 
 def test_the_engines_own_port_is_refused(stage: Stage) -> None:
@@ -265,9 +340,7 @@ def test_many_and_slow_clients_do_not_hurt_the_run(stage: Stage) -> None:
 
 @pytest.mark.skipif(BROWSER is None, reason="there is no Chromium here")
 def test_a_real_browser_shows_the_page_and_renews_it(stage: Stage) -> None:
-    card = {"name": "NVIDIA GeForce RTX 4090", "total": 24 << 30, "free": 22 << 30}
-    stage.environment |= fake_nvml.environment(stage.folder / "nvml.json", card)
-    stage.environment["PYTHONPATH"] += f"{os.pathsep}{ROOT}"
+    believe(stage, CARD)
     stage.play(Outcome(kind="kv_too_small"), ok(b.Garbage(), delay_s={"profile": 5.0}))
     process, asked = launched(stage)
     until(lambda: '"step": "profile"' in asked.there("/status")[1], "the second start is told")

@@ -30,8 +30,8 @@ DOING = frozenset(
         "catalog", "cgroup", "cli", "cli_logs", "cli_options", "cli_systemd", "database", "deadline", "door",
         "drawing", "engine", "following", "guard", "hardware", "host", "host_report", "hub", "init", "installation",
         "journal", "kept", "lock", "logfile", "memory", "model", "nvml", "options", "output", "placement",
-        "planning", "probe", "release", "report", "restarts", "sd_notify", "serving", "snapshot", "state",
-        "status_server", "supervisor", "sweep", "systemd_watcher", "talk", "unit_install", "warden",
+        "planning", "probe", "recorder", "release", "report", "restarts", "sd_notify", "serving", "snapshot", "state",
+        "status_server", "supervisor", "sweep", "systemd_watcher", "talk", "unit_install", "voices", "warden",
         "watchers", "watching", "weights", "wish",
     )
 )  # fmt: skip

@@ -15,6 +15,8 @@ from tests.unit.test_status_form import FULL
 
 SERVING = replace(FULL, phase="ready", step=None)
 COLD = replace(FULL, ready_at=None, ready_seconds=None)
+WAITING = Status(waits="a neighbour holds the card")
+OVER = replace(FULL, phase="stopped", reason="other_crash", exit_code=6)
 SPENT = replace(COLD, phase="exhausted", reason="exhausted", exit_code=3)
 
 
@@ -35,7 +37,12 @@ def told(answer: Answer) -> tuple[int, str]:
         ("/livez", SPENT, (200, "alive")),
         ("/startupz", COLD, (503, "attempt 2 of at most 6: kv_too_small, context: 131072 -> 70624")),
         ("/startupz", FULL, (200, "it has served")),
-        ("/startupz", SPENT, (503, "exhausted (exhausted)")),
+        ("/startupz", SPENT, (503, "exhausted (it fits), exit code 3")),
+        ("/readyz", SPENT, (503, "exhausted (it fits), exit code 3")),
+        ("/startupz", OVER, (200, "it has served")),
+        ("/readyz", OVER, (503, "stopped (other_crash), exit code 6")),
+        ("/readyz", WAITING, (503, "a neighbour holds the card")),
+        ("/startupz", WAITING, (503, "a neighbour holds the card")),
         ("/startupz", SERVING, (200, "it has served")),
         ("/readyz", SERVING, (200, "serving glm-4-9b at http://127.0.0.1:8000, context 70624 tokens")),
         ("/readyz", FULL, (503, "attempt 2 of at most 6: kv_too_small, context: 131072 -> 70624")),

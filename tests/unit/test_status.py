@@ -14,7 +14,7 @@ from autolaunch.failure import Failure, Kind, Phase
 from autolaunch.figures import Effective
 from autolaunch.ladder import begin
 from autolaunch.settings import AUTO, Change, Settings
-from autolaunch.status import MOST_KEPT, Past, Status, moved, stepped, told
+from autolaunch.status import MOST_KEPT, Past, Status, moved, stepped, told, waited
 from autolaunch.strategy import load_strategy
 from autolaunch.watching import Watch
 
@@ -66,7 +66,31 @@ def test_one_line_says_what_an_operator_wants_to_know() -> None:
     crash = told(up, record.Crashed(Failure(Kind.OTHER_CRASH), 2.0), 30.0)
     assert replace(crash, phase="backoff").line == "waiting to start again after other_crash"
     ended = told(up, record.Ended("SIGTERM", ExitCode.STOPPED), 40.0)
-    assert replace(ended, phase="stopped").line == "stopped (SIGTERM)"
+    assert replace(ended, phase="stopped").line == "stopped (SIGTERM), exit code 0"
+    spent = told(
+        told(up, record.Gave("a and b do not fit", ("c",)), 40.0), record.Ended("exhausted", ExitCode(3)), 41.0
+    )
+    assert replace(spent, phase="exhausted").line == "exhausted (a and b do not fit), exit code 3"
+    assert replace(up, phase="exhausted").line == "exhausted", "the moment before it is said why"
+
+
+def test_a_wait_has_words_until_something_else_is_told() -> None:
+    waiting = waited(FIRST, "  2 GiB are held\nby x  ")
+    assert waiting.line == "2 GiB are held by x"
+    assert replace(waiting, phase="starting").line == "2 GiB are held by x"
+    assert told(waiting, CLIMBED[0], 2.0).line == "planning"
+    assert told(replace(waiting, phase="starting"), CLIMBED[1], 2.0).line == "attempt 1 of at most 6: first start"
+    assert moved(replace(waiting, phase="starting"), phases.Stopped(ExitCode.STOPPED), 2.0).waits == ""
+
+
+def test_an_error_before_the_run_is_told_to_those_who_watch() -> None:
+    watcher = Note()
+    watch = Watch(FIRST, (watcher,), lambda _: None)
+    watch.waits("looking")
+    assert watch.status.line == "looking"
+    watch.refused("--memory needs the card's size", ExitCode.HOST_AT_FAULT)
+    assert watch.status.line == "nothing was started: --memory needs the card's size, exit code 5"
+    assert len(watcher.shown) == 2
 
 
 def test_coming_up_crashing_and_restarting_are_counted() -> None:

@@ -163,7 +163,9 @@ def test_a_reload_that_could_not_be_told_in_time_is_over() -> None:
 def test_a_run_that_starts_nothing_says_why() -> None:
     world = World()
     refused = replace(PLANNING, why=("glm needs 40.00 GiB, the card has 24.00 GiB", "a hint"), exit_code=3)
-    assert world.show(refused)["STATUS"] == "nothing was started: glm needs 40.00 GiB, the card has 24.00 GiB"
+    assert world.show(refused)["STATUS"] == (
+        "nothing was started: glm needs 40.00 GiB, the card has 24.00 GiB, exit code 3"
+    )
 
 
 def test_the_watchdog_is_fed_by_the_beat_alone() -> None:
