@@ -16,7 +16,7 @@ from autolaunch import __version__
 from autolaunch.cli_logs import logs, report
 from autolaunch.cli_options import Capability, ServeCommand, Size, launching, option
 from autolaunch.cli_systemd import systemd
-from autolaunch.errors import AutolaunchError, ExitCode, HostError, WishError
+from autolaunch.errors import LIMITS, AutolaunchError, ExitCode, HostError, WishError, shortage
 
 
 class Group(click.Group):
@@ -209,6 +209,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         raise SystemExit(int(ExitCode.USAGE)) from error
     except click.Abort as error:
         raise SystemExit(int(ExitCode.STOPPED)) from error
+    except (MemoryError, RuntimeError, OSError, ImportError) as error:
+        if not shortage(error):
+            raise
+        _complain(shortage(error), LIMITS)
+        raise SystemExit(int(ExitCode.HOST_AT_FAULT)) from error
 
 
 def _complain(what: str, hint: str, exit_code: ExitCode) -> None:

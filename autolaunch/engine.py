@@ -22,7 +22,7 @@ import psutil
 
 from autolaunch import warden
 from autolaunch.diagnosis import Scanner
-from autolaunch.errors import HostError
+from autolaunch.errors import LIMITS, HostError, shortage
 from autolaunch.events import (
     CacheSized,
     CauseSeen,
@@ -106,8 +106,12 @@ class EngineProcess:
         finally:
             if writing >= 0:
                 os.close(writing)
-        self._reader = self._thread("output", lambda: pump(reading, self._output, on_block=self._on_block))
-        self._thread("facts", self._read_facts)
+        try:
+            self._reader = self._thread("output", lambda: pump(reading, self._output, on_block=self._on_block))
+            self._thread("facts", self._read_facts)
+        except RuntimeError as error:
+            self._warden.communicate()  # the end of its orders: it ends the tree
+            raise HostError(shortage(error) or str(error), hint=LIMITS) from error
 
     def _thread(self, name: str, target: Callable[[], None]) -> threading.Thread:
         thread = threading.Thread(target=target, name=f"{name}-{self.attempt}", daemon=True)

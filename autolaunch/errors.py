@@ -5,6 +5,7 @@ Owns the mapping from fault to exit code. A failed engine start is not an error 
 
 from __future__ import annotations
 
+import errno
 from enum import IntEnum
 
 
@@ -49,3 +50,28 @@ class HostError(AutolaunchError):
     """The machine is at fault: no engine, no permission, a taken port, an unusable folder."""
 
     exit_code = ExitCode.HOST_AT_FAULT
+
+
+LIMITS = "raise the limits of memory, processes and open files (ulimit, the container's, the service's)"
+
+_SHORT_OF = {
+    errno.EMFILE: "file descriptors: too many are open",
+    errno.ENFILE: "file descriptors: too many are open on this host",
+    errno.ENOMEM: "memory",
+    errno.ENOBUFS: "memory for sockets",
+}
+
+
+def shortage(error: BaseException) -> str:
+    """Return in words what this process is short of, "" where an error says nothing of the kind.
+
+    A thread that cannot be started is a plain RuntimeError, a library that cannot be mapped an ImportError.
+    """
+    short = ""
+    if isinstance(error, MemoryError) or (isinstance(error, ImportError) and "map segment" in str(error)):
+        short = "memory"
+    elif isinstance(error, RuntimeError) and "start new thread" in str(error):
+        short = "threads or memory: no thread can be started"
+    elif isinstance(error, OSError):
+        short = _SHORT_OF.get(error.errno or 0, "")
+    return short and f"autolaunch is short of {short}"

@@ -28,9 +28,12 @@ class Guard:
     api_key: str = ""
     rules: Rules = Rules()
 
-    def watch(self, gone: threading.Event, hung: Callable[[str], None]) -> None:
-        """Watch until the engine is gone or hangs; then tell `hung` what was seen, once."""
-        pulse = Pulse(time.monotonic())
+    def watch(self, gone: threading.Event, hung: Callable[[str], None], warn: Callable[[str], None]) -> None:
+        """Watch until the engine is gone or hangs; then tell `hung` what was seen, once.
+
+        Where this process itself lacks the means to ask, the engine is not judged, and `warn` hears of it once.
+        """
+        pulse, warned = Pulse(time.monotonic()), False
         while not gone.wait(self.rules.every_s):
             pulse = liveness.felt(pulse, self._counters(), time.monotonic())
             if not liveness.wants_asking(pulse, self.rules, time.monotonic()):
@@ -39,6 +42,10 @@ class Guard:
             now = time.monotonic()
             if answer.verdict is probe.Verdict.PASSED:
                 pulse = liveness.answered(pulse, now)
+            elif answer.short:
+                if not warned:
+                    warn(f"whether the engine hangs cannot be seen: {answer.short}")
+                warned = True
             elif liveness.hangs(pulse, self.rules, now) and not gone.is_set():
                 hung(f"no work and no answer for {now - pulse.alive:.0f} s: {answer.seen}")
                 return
@@ -58,6 +65,6 @@ class Guard:
     def _metrics(self) -> str:
         try:
             status, text = probe.request(self.address, "/metrics", timeout=self.rules.answer_s)
-        except (OSError, http.client.HTTPException):
+        except (OSError, http.client.HTTPException, RuntimeError, MemoryError):
             return ""
         return text if status == 200 and isinstance(text, str) else ""

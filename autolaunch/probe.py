@@ -5,20 +5,23 @@ I/O over HTTP with the standard library, TCP, TLS or unix socket, on this machin
 
 from __future__ import annotations
 
-import contextlib
 import http.client
+import io
 import json
 import socket
 import ssl
-import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from autolaunch.errors import shortage
 from autolaunch.liveness import ABSENT_S
 from autolaunch.wish import Address
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
 
 ANSWER_BYTES = 1 << 20
 
@@ -33,10 +36,11 @@ class Verdict(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A verdict and, where it is not PASSED, what was seen."""
+    """A verdict and, where it is not PASSED, what was seen; `short` where this process had no means to ask."""
 
     verdict: Verdict
     seen: str = ""
+    short: str = ""
 
     @property
     def final(self) -> bool:
@@ -92,36 +96,57 @@ def _request(
     address: Address, path: str, body: Mapping[str, Any] | None, api_key: str, timeout: float
 ) -> tuple[int, Any]:
     connection = _connect(address, timeout)
-    late = threading.Event()
-    cut = threading.Timer(timeout, _cut, (connection, late))
-    cut.daemon = True
-    cut.start()
+    connection.response_class = _until(time.monotonic() + timeout)
     try:
         headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {api_key}"} if api_key else {})
         payload = None if body is None else json.dumps(body)
         connection.request("GET" if body is None else "POST", address.root_path + path, body=payload, headers=headers)
         response = connection.getresponse()
         text = response.read(ANSWER_BYTES).decode("utf-8", "replace")
-    except (OSError, http.client.HTTPException) as error:
-        if late.is_set():
-            raise TimeoutError(f"no whole answer within {timeout:g} s") from error
-        raise
     finally:
-        cut.cancel()
         connection.close()
-    if late.is_set():
-        raise TimeoutError(f"no whole answer within {timeout:g} s")
     try:
         return response.status, json.loads(text)
     except ValueError:
         return response.status, text
 
 
-def _cut(connection: http.client.HTTPConnection, late: threading.Event) -> None:
-    """End a connection whose answer takes too long, whatever it is waiting for."""
-    late.set()
-    with contextlib.suppress(OSError, AttributeError):
-        connection.sock.shutdown(socket.SHUT_RDWR)
+class _Timed(io.RawIOBase):
+    """What comes from a socket until a deadline, in however small drops: TimeoutError after it.
+
+    No thread that cuts it off: one was started for each request, and where none could be started nobody could ask.
+    """
+
+    def __init__(self, sock: socket.socket, deadline: float) -> None:
+        self._sock = sock
+        self._raw = sock.makefile("rb", buffering=0)
+        self._deadline = deadline
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Buffer, /) -> int | None:
+        left = self._deadline - time.monotonic()
+        if left <= 0:
+            raise TimeoutError("no whole answer in time")
+        self._sock.settimeout(left)
+        return self._raw.readinto(buffer)
+
+    def close(self) -> None:
+        self._raw.close()
+        super().close()
+
+
+def _until(deadline: float) -> type[http.client.HTTPResponse]:
+    """Return the class of responses that are read until a deadline."""
+
+    class Response(http.client.HTTPResponse):
+        def __init__(self, sock: socket.socket, *args: Any, **named: Any) -> None:
+            super().__init__(sock, *args, **named)
+            self.fp.close()
+            self.fp = io.BufferedReader(_Timed(sock, deadline))
+
+    return Response
 
 
 def healthy(address: Address, *, timeout: float = 5.0) -> bool:
@@ -161,8 +186,8 @@ def prove(address: Address, *, api_key: str = "", timeout: float = 60.0) -> Answ
         return first
     except TimeoutError:
         return Answer(Verdict.REFUSED, f"no answer within {timeout:g} s")
-    except (OSError, http.client.HTTPException, LookupError, TypeError, ValueError) as error:
-        return Answer(Verdict.NOT_YET, f"{type(error).__name__}: {error}")
+    except (OSError, http.client.HTTPException, LookupError, TypeError, ValueError, RuntimeError, MemoryError) as error:
+        return Answer(Verdict.NOT_YET, f"{type(error).__name__}: {error}", shortage(error))
 
 
 def _not_yet_or_refused(status: int, answer: Any) -> Answer:

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from autolaunch import events, machine, phases, record
 from autolaunch.diagnosis import Scanner
 from autolaunch.engine import STIR_PERIOD_S, EngineProcess
-from autolaunch.errors import ExitCode, HostError
+from autolaunch.errors import LIMITS, ExitCode, HostError, shortage
 from autolaunch.facts import Device
 from autolaunch.failure import Failure, Kind, Phase
 from autolaunch.installation import Installation
@@ -110,9 +110,15 @@ class Supervisor:
     def run(self) -> ExitCode:
         """Run until the end; return the exit code. `take_signals` comes first."""
         self._looked = time.monotonic()
-        self._take(events.Begun())
-        while self._exit_code is None:
-            self._take(self._next_event())
+        try:
+            self._take(events.Begun())
+            while self._exit_code is None:
+                self._take(self._next_event())
+        except (MemoryError, RuntimeError) as error:
+            if not shortage(error):
+                raise
+            self._exit_code = ExitCode.HOST_AT_FAULT
+            self.job.tell(record.Ended(f"{shortage(error)}; hint: {LIMITS}", self._exit_code))
         if self._engine is not None and not self._engine.gone.is_set():
             self._engine.signal(phases.Force.KILL)
             self._engine.gone.wait(LAST_WAIT_S)
@@ -206,6 +212,21 @@ class Supervisor:
     def _thread(self, target: Callable[[], None]) -> None:
         threading.Thread(target=target, daemon=True).start()
 
+    def _needed(self, attempt: int, target: Callable[[], None]) -> None:
+        """Start a thread without which nobody would see a start's end: where it fails, the start has failed."""
+
+        def run() -> None:
+            try:
+                target()
+            except Exception as error:
+                words = shortage(error)
+                reason = f"{words}; hint: {LIMITS}" if words else f"the start cannot be watched: {error!r}"
+                self._events.put(events.LaunchFailed(attempt, reason))
+                if not words:
+                    raise
+
+        self._thread(run)
+
     # --- starting
 
     def _has_card(self, attempt: int) -> bool:
@@ -257,8 +278,8 @@ class Supervisor:
             return
         self._engine, self._scanner = engine, output.scanner
         self.job.tell(told)
-        self._thread(lambda: self._watch(engine, output.scanner))
-        self._thread(lambda: self._probe(engine, output.scanner))
+        self._needed(attempt, lambda: self._watch(engine, output.scanner))
+        self._needed(attempt, lambda: self._probe(engine, output.scanner))
 
     def argv(self, settings: Settings) -> tuple[str, ...]:
         """Return the whole command line of an attempt: catalogue's options, the user's untouched, the ladder's."""
@@ -320,6 +341,9 @@ class Supervisor:
                 every_s=1.0,
                 tries=PROOF_TRIES,
             )
+            if answer.short:
+                self._events.put(events.LaunchFailed(engine.attempt, f"{answer.short}; hint: {LIMITS}"))
+                return
             if answer.verdict is not probe.Verdict.PASSED:
                 reason = f"/health is 200 and the first request fails: {answer.seen} (--no-prove leaves it out)"
                 self._events.put(events.ProbeFailed(engine.attempt, reason, scanner.effective))
@@ -338,7 +362,7 @@ class Supervisor:
         def hung(reason: str) -> None:
             self._events.put(events.EngineHung(attempt, reason, scanner.effective))
 
-        self._thread(lambda: guard.watch(engine.gone, hung))
+        self._thread(lambda: guard.watch(engine.gone, hung, job.warn))
 
     def _drain(self, attempt: int) -> None:
         engine, job = self._engine, self.job

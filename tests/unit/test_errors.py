@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
+import threading
+
 import pytest
 
-from autolaunch.errors import AutolaunchError, ExitCode, HostError, StrategyError, WishError
+from autolaunch.errors import AutolaunchError, ExitCode, HostError, StrategyError, WishError, shortage
 
 
 @pytest.mark.parametrize(
@@ -27,3 +30,31 @@ def test_the_exit_codes_are_the_contracts() -> None:
         "HOST_AT_FAULT": 5,
         "RESTARTS_SPENT": 6,
     }
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (MemoryError(), "autolaunch is short of memory"),
+        (OSError(errno.EMFILE, "many"), "autolaunch is short of file descriptors: too many are open"),
+        (RuntimeError("can't start new thread"), "autolaunch is short of threads or memory: no thread can be started"),
+        (ImportError("libssl.so.3: failed to map segment from shared object"), "autolaunch is short of memory"),
+        (RuntimeError("another"), ""),
+        (ImportError("no module named x"), ""),
+        (OSError(errno.ENOENT, "none"), ""),
+        (OSError("without a number"), ""),
+        (ValueError(), ""),
+    ],
+)
+def test_a_shortage_of_this_process_is_told_from_every_other_error(error: Exception, words: str) -> None:
+    assert shortage(error) == words
+
+
+def test_python_says_it_so_when_no_thread_can_be_started() -> None:
+    before = threading.stack_size(1 << 44)  # more than there is
+    try:
+        with pytest.raises(RuntimeError) as raised:
+            threading.Thread(target=int).start()
+    finally:
+        threading.stack_size(before)
+    assert shortage(raised.value)

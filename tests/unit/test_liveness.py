@@ -67,6 +67,8 @@ class Engine:
         self.counters = counters
         self.answers = answers
         self.asked = 0
+        self.short = ""
+        self.warned: list[str] = []
         self.gone = threading.Event()
 
     def request(self, *_: Any, **__: Any) -> tuple[int, Any]:
@@ -80,7 +82,8 @@ class Engine:
 
     def prove(self, *_: Any, **__: Any) -> probe.Answer:
         self.asked += 1
-        return probe.Answer(self.answers.pop(0) if len(self.answers) > 1 else self.answers[0], "HTTP 500")
+        verdict = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+        return probe.Answer(verdict, "HTTP 500", self.short)
 
 
 def watched(monkeypatch: pytest.MonkeyPatch, engine: Engine, rules: Rules) -> list[str]:
@@ -88,7 +91,7 @@ def watched(monkeypatch: pytest.MonkeyPatch, engine: Engine, rules: Rules) -> li
     monkeypatch.setattr(probe, "request", engine.request)
     monkeypatch.setattr(probe, "prove", engine.prove)
     hung: list[str] = []
-    Guard(Address(), rules=rules).watch(engine.gone, hung.append)
+    Guard(Address(), rules=rules).watch(engine.gone, hung.append, engine.warned.append)
     return hung
 
 
@@ -118,3 +121,12 @@ def test_one_that_neither_works_nor_answers_hangs_and_is_told_once(monkeypatch: 
 def test_metrics_that_cannot_be_had_leave_it_to_the_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     assert watched(monkeypatch, Engine([None] * 20, [probe.Verdict.PASSED]), AT_ONCE) == []
     assert len(watched(monkeypatch, Engine([None] * 20, [probe.Verdict.REFUSED]), AT_ONCE)) == 1
+
+
+def test_who_has_no_means_to_ask_judges_nobody_and_says_so_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Out of descriptors, the supervisor took a healthy engine for one that hangs, and ended it."""
+    engine = Engine([5.0] * 20, [probe.Verdict.NOT_YET])
+    engine.short = "autolaunch is short of memory"
+    assert watched(monkeypatch, engine, AT_ONCE) == []
+    assert engine.warned == ["whether the engine hangs cannot be seen: autolaunch is short of memory"]
+    assert engine.asked > 10
