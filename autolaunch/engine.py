@@ -208,21 +208,24 @@ class EngineProcess:
     def _sweep(self) -> tuple[int, ...]:
         """The warden itself was killed: end its tree from here. Returns what outlives SIGKILL."""
         deadline = time.monotonic() + 5.0
-        known: set[int] = set()
         while True:
             left = warden.tree(os.getpid(), self.pid or -1) - self._strangers
-            known |= left
             for pid in left:
                 with contextlib.suppress(ProcessLookupError, PermissionError):
                     os.kill(pid, signal.SIGKILL)
-            for pid in known:
-                with contextlib.suppress(ChildProcessError):
-                    os.waitpid(pid, os.WNOHANG)
+            self._reap()
             if not left or time.monotonic() > deadline:
                 break
             time.sleep(0.02)
         warden.remove(self._temporary)
         return tuple(sorted(left))
+
+    def _reap(self) -> None:
+        """Collect the dead that became our children with the warden's end, those included that were dead by then."""
+        for pid, (parent, _, state) in warden.processes().items():
+            if parent == os.getpid() and state == "Z" and pid not in self._strangers:
+                with contextlib.suppress(ChildProcessError):
+                    os.waitpid(pid, os.WNOHANG)
 
     def _close(self) -> None:
         assert self._warden is not None

@@ -7,6 +7,7 @@ import signal
 
 import pytest
 
+from autolaunch.warden import processes
 from tests.fake_engine import behaviours as b
 from tests.fake_engine import leftovers
 from tests.fake_engine.behaviours import Behaviour
@@ -120,6 +121,7 @@ def test_a_warden_that_is_killed_in_service_is_a_crash_and_its_tree_is_ended(sta
     os.kill(warden, signal.SIGKILL)
     stage.line("ready", 1)
     assert not set(first) & set(leftovers.alive(stage.folder))
+    assert [pid for pid, (parent, _, state) in processes().items() if (parent, state) == (process.pid, "Z")] == []
     assert len(list(stage.temporary.iterdir())) == 1
     process.terminate()
     assert stage.end(process).code == 0
