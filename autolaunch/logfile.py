@@ -35,6 +35,9 @@ OVERHANG_BYTES = 1 << 20
 
 CHUNK_BYTES = 1 << 18
 
+_FROM = re.compile(r"(?:\.from-(\d{1,18}))?")
+"""One pattern for all files: one for each would stay in the cache of `re`, hundreds of them after months."""
+
 _ENDS = re.compile(rb"\n?\[autolaunch: goes on in .*\.from-(\d{1,18})\.[^\n]*\]\n\Z")
 _LONGEST_END = 512
 
@@ -139,11 +142,12 @@ def parts(path: Path) -> tuple[Part, ...]:
     """Return what is there of a file, in order; empty where there is nothing. Never raises for what is missing."""
     found = []
     with contextlib.suppress(OSError):
-        names = re.compile(rf"{re.escape(path.stem)}(?:\.from-(\d{{1,18}}))?{re.escape(path.suffix)}")
         for file in path.parent.iterdir():
-            match = names.fullmatch(file.name)
-            if match:
-                found.append((int(match[1] or 0), file))
+            rest = file.name.removeprefix(path.stem)
+            if file.name.startswith(path.stem) and rest.endswith(path.suffix):
+                match = _FROM.fullmatch(rest, 0, len(rest) - len(path.suffix))
+                if match:
+                    found.append((int(match[1] or 0), file))
     return tuple(part for begin, name in sorted(found) if (part := _part(name, begin)))
 
 

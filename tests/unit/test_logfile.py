@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 from itertools import pairwise
 from pathlib import Path
 
@@ -237,3 +238,21 @@ def test_other_logs_in_the_folder_are_no_parts(path: Path) -> None:
     path.with_name("attempt-1.from-9.log").write_text("tail")
     assert whole(path) == left_out(9) + b"tail"
     assert part_of(path, 9).name == "attempt-1.from-9.log"
+
+
+def test_names_that_only_look_alike_are_no_parts(tmp_path: Path) -> None:
+    for name in ("a.log", "a.log.from-4", "a.from-4.log", "a.from-x.log", "b.from-4.log", "bare", "bare.from-7"):
+        (tmp_path / name).write_bytes(b"x")
+    assert [part.path.name for part in parts(tmp_path / "a.log")] == ["a.log", "a.from-4.log"]
+    assert [part.path.name for part in parts(tmp_path / "a.log.log")] == []
+    assert [part.path.name for part in parts(tmp_path / "bare")] == ["bare", "bare.from-7"]
+
+
+def test_looking_at_the_logs_of_many_attempts_leaves_no_pattern_behind(tmp_path: Path) -> None:
+    """Each look compiled a pattern of its own: 500 of them stayed in memory after as many lives of an engine."""
+    re.purge()
+    parts(tmp_path / "attempt-0.log")
+    before = len(re._cache)  # type: ignore[attr-defined]  # what it is about
+    for attempt in range(50):
+        parts(tmp_path / f"attempt-{attempt}.log")
+    assert len(re._cache) == before  # type: ignore[attr-defined]
