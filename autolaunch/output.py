@@ -33,15 +33,18 @@ _SHAPE = bytes.maketrans(b"123456789", b"000000000")
 
 
 class Lines:
-    """Cuts bytes into whole lines for `take`; of a line without an end only its head and its newest end are kept."""
+    """Cuts bytes into whole lines; of a line without an end only its head and its newest end are kept.
 
-    def __init__(self, take: Callable[[bytes], None]) -> None:
-        self._take = take
+    Gives the lines instead of handing them to a callback: its owner's would make a cycle of them, and what an engine
+    that is gone has left would stay until the garbage collector comes by, some twenty engines later.
+    """
+
+    def __init__(self) -> None:
         self._line = b""
         self._head = b""
 
-    def feed(self, block: bytes) -> None:
-        """Take the next bytes; hand on the lines that are whole, without the last one's end."""
+    def feed(self, block: bytes) -> bytes | None:
+        """Take the next bytes; return the lines that are whole now, without the last one's end, None for none."""
         data = self._line + block
         end = data.rfind(b"\n") + 1
         whole, line = data[:end], data[end:]
@@ -51,13 +54,11 @@ class Lines:
             self._head = self._head or line[:KEPT_END_BYTES]
             line = line[-KEPT_END_BYTES:]
         self._line = line
-        if whole:
-            self._take(whole[:-1])
+        return whole[:-1] if whole else None
 
-    def finish(self) -> None:
-        """Hand on what was left without a line's end."""
-        if self._line:
-            self.feed(b"\n")
+    def finish(self) -> bytes | None:
+        """Return what was left without a line's end."""
+        return self.feed(b"\n") if self._line else None
 
 
 class Output:
@@ -84,7 +85,7 @@ class Output:
         self._hidden = _spellings(hidden)
         self._plain = [(secret.encode("utf-8", "surrogateescape"), behind_its_name(secret)) for secret in plain]
         self._carry = b""
-        self._lines = Lines(self._judge)
+        self._lines = Lines()
         self._dull: set[bytes] = set()
         self._judging = True
         self._patience_s = PATIENCE_S
@@ -106,7 +107,7 @@ class Output:
         """Take what was left without a line's end, and close the file."""
         self._pass_on(self._hide(self._carry))
         self._carry = b""
-        self._lines.finish()
+        self._judge(self._lines.finish())
         if self._file is not None:
             self._file.close()
             self._file = None
@@ -124,9 +125,12 @@ class Output:
         if not block:
             return
         self._write(block)
-        if self._judging:
+        self._judge(self._lines.feed(block))
+
+    def _judge(self, lines: bytes | None) -> None:
+        if self._judging and lines is not None:
             try:
-                self._lines.feed(block)
+                self._scan(lines)
             except Exception as error:  # a fault in the diagnosis must stop neither the engine nor its log
                 self._judging = False
                 self._warn(f"the diagnosis failed on the engine's output ({error!r}); its exit alone is judged")
@@ -144,7 +148,7 @@ class Output:
             except OSError:
                 self._echo = None
 
-    def _judge(self, lines: bytes) -> None:
+    def _scan(self, lines: bytes) -> None:
         """Feed the scanner the lines that may matter to it and skip the rest, told apart by their shapes."""
         shapes = lines.translate(_SHAPE).split(b"\n")
         wanted = {shape for shape in set(shapes) - self._dull if self._matters(shape)}
@@ -219,16 +223,16 @@ def read_log(file: Readable) -> Failure:
     """Return the verdict on a log of any length, or any excerpt of one; OSError where it cannot be read."""
     scanner = Scanner(excerpt=True)
 
-    def take(lines: bytes) -> None:
-        for line in lines.split(b"\n"):
+    def take(whole: bytes | None) -> None:
+        for line in () if whole is None else whole.split(b"\n"):
             scanner.feed(line.decode("utf-8", "replace"))
 
-    lines = Lines(take)
+    lines = Lines()
     data = file.read(CHUNK_BYTES)
     wide = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))  # a log redirected by PowerShell
     decoder = codecs.getincrementaldecoder("utf-16")("replace") if wide else None
     while data:
-        lines.feed(data if decoder is None else decoder.decode(data).encode("utf-8", "replace"))
+        take(lines.feed(data if decoder is None else decoder.decode(data).encode("utf-8", "replace")))
         data = file.read(CHUNK_BYTES)
-    lines.finish()
+    take(lines.finish())
     return scanner.conclude(None)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import subprocess
 import sys
+import weakref
 from pathlib import Path
 
 import pytest
 
-from autolaunch.diagnosis import diagnose
-from autolaunch.output import KEPT_END_BYTES, LONG_LINE_BYTES, Lines, read_log
+from autolaunch.diagnosis import Scanner, diagnose
+from autolaunch.logfile import LogFile
+from autolaunch.output import KEPT_END_BYTES, LONG_LINE_BYTES, Lines, Output, read_log
 
 LOGS = sorted((Path(__file__).parents[1] / "data").rglob("*.log"))
 
@@ -33,17 +36,31 @@ def test_no_log_at_all_is_judged() -> None:
 
 
 def test_of_a_line_without_an_end_head_and_end_are_kept() -> None:
-    seen: list[bytes] = []
-    lines = Lines(seen.append)
-    lines.feed(b"first\nhead")
+    lines = Lines()
+    assert lines.feed(b"first\nhead") == b"first"
     for _ in range(20):
-        lines.feed(b"x" * LONG_LINE_BYTES)
-    lines.feed(b"end")
-    lines.finish()
-    assert seen[0] == b"first"
-    assert seen[1].startswith(b"head")
-    assert seen[1].endswith(b"end")
-    assert len(seen[1]) < LONG_LINE_BYTES + 3 * KEPT_END_BYTES
+        assert lines.feed(b"x" * LONG_LINE_BYTES) is None
+    assert lines.feed(b"end") is None
+    last = lines.finish()
+    assert last is not None
+    assert last.startswith(b"head")
+    assert last.endswith(b"end")
+    assert len(last) < LONG_LINE_BYTES + 3 * KEPT_END_BYTES
+    assert lines.finish() is None
+
+
+def test_what_an_engine_left_goes_with_its_output(tmp_path: Path) -> None:
+    """A cycle once kept the shapes and evidence of some twenty engines until the garbage collector came by."""
+    gc.disable()
+    try:
+        output = Output(LogFile(tmp_path / "log"), Scanner(), hidden=(), plain=(), echo=None, warn=print)
+        output.feed(b"one line\nand a half")
+        output.finish()
+        kept = weakref.ref(output)
+        del output
+        assert kept() is None
+    finally:
+        gc.enable()
 
 
 def test_a_long_log_is_diagnosed_in_bounded_memory(tmp_path: Path) -> None:
