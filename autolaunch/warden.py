@@ -31,10 +31,13 @@ OWNER_FILE = ".warden"
 TRACKER_GRACE_S = 0.5
 """How long Python's resource trackers may clean up shared memory after their clients are dead."""
 
+_LIBC = ctypes.CDLL(None, use_errno=True)
+"""Once: each of these makes classes of its own, cycles that outlived thousands of engines in the supervisor."""
+
 
 def prctl(option: int, value: int) -> bool:
     """Call prctl(2); return whether the kernel knew the option."""
-    return bool(ctypes.CDLL(None, use_errno=True).prctl(option, value, 0, 0, 0) == 0)
+    return bool(_LIBC.prctl(option, value, 0, 0, 0) == 0)
 
 
 def processes() -> dict[int, tuple[int, int, str]]:
