@@ -5,6 +5,7 @@ I/O over sockets and /proc. Where the owner of a listener cannot be told for cer
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import socket
@@ -79,14 +80,12 @@ def _listeners(address: Address) -> set[str]:
 
 def _listening() -> Iterator[tuple[str, int, str]]:
     for file, family in (("/proc/net/tcp", socket.AF_INET), ("/proc/net/tcp6", socket.AF_INET6)):
-        try:
-            lines = Path(file).read_text(encoding="ascii").splitlines()[1:]
-        except OSError:  # no IPv6, or no /proc/net
-            continue
-        for words in map(str.split, lines):
-            if words[3] == _LISTEN:
-                host, _, port = words[1].partition(":")
-                yield _host(bytes.fromhex(host), family), int(port, 16), words[9]
+        with contextlib.suppress(OSError), Path(file).open(encoding="ascii") as lines:  # no IPv6, or no /proc/net
+            for line in lines:  # one by one: a busy host has tens of thousands, most of them closed already
+                words = line.split(maxsplit=10)
+                if words[3] == _LISTEN:
+                    host, _, port = words[1].partition(":")
+                    yield _host(bytes.fromhex(host), family), int(port, 16), words[9]
 
 
 def _host(words: bytes, family: socket.AddressFamily) -> str:
