@@ -5,11 +5,16 @@ output  memory of the supervisor after 200 MB of engine output, and time against
 real    seconds to READY of a real vLLM under autolaunch against the same command by hand (needs the engine)
 memory  the memory model against records of real starts (--records FILE), by card and by kind of model
 attempts  hundreds of situations through the real supervisor over the fake engine, against an oracle (--situations N)
+soak    a thousand lives of an engine under one supervisor (--lives N): nothing may grow
+requests  a served engine with and without its supervisor, window by window (--real: a real vLLM)
+restart  from an engine's death or hang to the next one's start (--real: a real vLLM)
+rest    processor time and memory of supervisor and warden while an engine serves (--seconds S)
 """
 
 from __future__ import annotations
 
 import contextlib
+import importlib
 import json
 import os
 import shlex
@@ -247,22 +252,18 @@ PARTS = {
     "real": lambda: real(3),
 }
 
+OWN_FILES = ("memory", "attempts", "soak", "requests", "restart", "rest")
+
 
 def main() -> None:
     """Run the parts that were named; without a name those that need no engine."""
-    if sys.argv[1:2] == ["memory"]:
-        import bench_memory  # noqa: PLC0415 - reads records that the other parts do not need
-
-        bench_memory.main(sys.argv[2:])
-        return
-    if sys.argv[1:2] == ["attempts"]:
-        import bench_attempts  # noqa: PLC0415 - needs the fake engine that the other parts do not import
-
-        sys.exit(bench_attempts.main(sys.argv[2:]))
+    if sys.argv[1:2] and sys.argv[1] in OWN_FILES:  # with options of their own, and needs that the others have not
+        sys.path.insert(0, str(CHECKOUT))
+        sys.exit(importlib.import_module(f"scripts.bench_{sys.argv[1]}").main(sys.argv[2:]))
     names = sys.argv[1:] or ["start", "output"]
     for name in names:
         if name not in PARTS:
-            sys.exit(f"error: no part {name!r}\nhint: {', '.join(PARTS)}")
+            sys.exit(f"error: no part {name!r}\nhint: {', '.join((*PARTS, *OWN_FILES))}")
     print(f"{'':<58}{'min':>8} {'median':>8} {'max':>8}")
     for name in names:
         PARTS[name]()

@@ -255,13 +255,17 @@ class PrintSecret(Behaviour):
 
 
 class DieAfterReady(Behaviour):
-    """`seconds` after readiness it dies with the text of `kind` ("" is none) and `code`, or by `signal`."""
+    """`seconds` after readiness it dies with the text of `kind` ("" is none) and `code`, or by `signal`.
+
+    `answered`: the seconds count from its first answer to a completion, the supervisor's proof.
+    """
 
     _name = "die_after_ready_s"
     seconds: float = 0.2
     kind: str = "runtime_oom"
     code: int = 1
     signal: int | None = None
+    answered: bool = False
 
 
 class AllocateMib(Behaviour):

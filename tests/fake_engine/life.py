@@ -260,6 +260,8 @@ class Life:
             self._fail()
         death = self.outcome.find(DieAfterReady)
         if death:
+            while death.answered and not service.answered:
+                time.sleep(0.01)
             self._die(death)
         self._hang()
 
