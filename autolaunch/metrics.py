@@ -126,7 +126,7 @@ def _counts(status: Status, spent: Spent) -> Iterator[Metric]:
 
 
 def _memory(status: Status) -> Iterator[Metric]:
-    predicted = {term: status.budget.get(f"{term}_bytes") for term in TERMS}
+    predicted = {**{term: status.budget.get(f"{term}_bytes") for term in TERMS}, "outside": status.outside_bytes}
     said = measured(status.effective)
     found = {term: said.get(f"{term}_bytes") for term in TERMS}
     for name, words, values in (

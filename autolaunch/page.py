@@ -197,7 +197,12 @@ def parts(status: Status) -> tuple[Part, ...]:
         for term, name in TERMS
         if budget.get(f"{term}_bytes")
     ]
-    rest = (Part("held", "held by others", total - free), Part("rest", "beside the request", free - requested))
+    outside = status.outside_bytes or 0
+    rest = (
+        Part("outside", "outside the budget", outside),
+        Part("held", "held by others", total - free),
+        Part("rest", "left free", free - outside - requested),
+    )
     return (*own, *(part for part in rest if part.planned))
 
 
@@ -240,7 +245,9 @@ def bar(shown: Sequence[Part]) -> str:
 
 
 def _settings(status: Status) -> str:
-    rows = "".join(_row(name, value) for name, value in _set(status.settings))
+    rows = "".join(
+        _row(option, value, "yours" if name in status.pins else "") for name, option, value in _set(status.settings)
+    )
     rows += _row("url", status.url) if status.url else ""
     if status.effective:
         rows += "<tr><th colspan=2>what the engine says of itself</th></tr>"
@@ -249,15 +256,17 @@ def _settings(status: Status) -> str:
     return f"<table><tbody>{rows}</tbody></table>{why}"
 
 
-def _set(settings: Settings) -> Iterator[tuple[str, Any]]:
+def _set(settings: Settings) -> Iterator[tuple[str, str, Any]]:
     for name, value in settings.as_json().items():
-        yield "--" + name.replace("_", "-"), ",".join(map(str, value)) if isinstance(value, list) else value
+        option = "--" + name.replace("_", "-")
+        yield name, option, ",".join(map(str, value)) if isinstance(value, list) else value
 
 
-def _row(name: str, value: Any) -> str:
+def _row(name: str, value: Any, note: str = "") -> str:
     shown = {True: "on", False: "off"}[value] if isinstance(value, bool) else value
     shown = round(shown, 3) if isinstance(shown, float) else shown
-    return f"<tr><td><code>{escape(name)}</code></td><td>{escape(str(shown))}</td></tr>"
+    more = f" <span class=dim>{escape(note)}</span>" if note else ""
+    return f"<tr><td><code>{escape(name)}</code>{more}</td><td>{escape(str(shown))}</td></tr>"
 
 
 def _log(status: Status, tail: Sequence[str]) -> str:

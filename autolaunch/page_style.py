@@ -8,10 +8,10 @@ from __future__ import annotations
 STYLE = """
 :root{color-scheme:light dark;--ink:#1c2024;--dim:#5c6570;--ground:#f6f7f9;--sheet:#fff;--edge:#dfe3e8;
 --good:#12753c;--bad:#b3261e;--busy:#855600;--weights:#3b6fd4;--activation:#b04fc0;--non_torch:#1d93a8;
---cudagraph:#d99a00;--kv_cache:#2f9e57;--held:#c0392b;--rest:#c9cfd6}
+--cudagraph:#d99a00;--kv_cache:#2f9e57;--outside:#8a6a52;--held:#c0392b;--rest:#c9cfd6}
 @media(prefers-color-scheme:dark){:root{--ink:#e8eaed;--dim:#9aa4af;--ground:#111417;--sheet:#1a1e22;--edge:#2d343b;
 --good:#5fd08d;--bad:#ff8a80;--busy:#f2b84b;--weights:#6f9cf0;--activation:#d07fe0;--non_torch:#4fc3d6;
---cudagraph:#f0b93a;--kv_cache:#5cc983;--held:#ff7b6e;--rest:#3b444d}}
+--cudagraph:#f0b93a;--kv_cache:#5cc983;--outside:#b8977e;--held:#ff7b6e;--rest:#3b444d}}
 *{box-sizing:border-box}
 body{margin:0;background:var(--ground);color:var(--ink);font:16px/1.5 system-ui,-apple-system,"Segoe UI",sans-serif}
 main{max-width:46rem;margin:0 auto;padding:1rem}
@@ -37,7 +37,7 @@ th{font-weight:400;color:var(--dim);font-size:.82rem}td+td,th+th{text-align:righ
 .weights{fill:var(--weights);background:var(--weights)}.activation{fill:var(--activation);background:var(--activation)}
 .non_torch{fill:var(--non_torch);background:var(--non_torch)}.cudagraph{fill:var(--cudagraph);background:var(--cudagraph)}
 .kv_cache{fill:var(--kv_cache);background:var(--kv_cache)}.held{fill:var(--held);background:var(--held)}
-.rest{fill:var(--rest);background:var(--rest)}
+.rest{fill:var(--rest);background:var(--rest)}.outside{fill:var(--outside);background:var(--outside)}
 pre{margin:.3rem 0 0;max-height:24rem;overflow:auto;white-space:pre-wrap;
 overflow-wrap:anywhere;font:12px/1.45 ui-monospace,Menlo,Consolas,monospace}
 code{font-family:ui-monospace,Menlo,Consolas,monospace;font-size:.86rem}

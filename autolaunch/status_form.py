@@ -23,10 +23,11 @@ MEASURED = {
     "requested_gib": "requested_bytes",
     "weights_gib": "weights_bytes",
     "non_torch_gib": "non_torch_bytes",
+    "activation_gib": "activation_bytes",
     "cudagraph_gib": "cudagraph_bytes",
     "available_kv_gib": "kv_cache_bytes",
 }
-"""The engine's own figures by the names of the budget; its activations may hold other terms and are left out."""
+"""The engine's own figures by the names of the budget."""
 
 
 def as_json(status: Status) -> dict[str, Any]:
@@ -47,8 +48,13 @@ def as_json(status: Status) -> dict[str, Any]:
         "rung": status.rung,
         "why": list(status.why),
         "settings": status.settings.as_json(),
+        "pins": list(status.pins),
         "effective": dict(status.effective),
-        "budget": {"predicted": dict(status.budget), "measured": measured(status.effective)},
+        "budget": {
+            "predicted": dict(status.budget),
+            "outside_bytes": status.outside_bytes,
+            "measured": measured(status.effective),
+        },
         "basis": dict(status.basis),
         "url": status.url,
         "log": status.log,
@@ -75,8 +81,19 @@ def _past(past: Past) -> dict[str, Any]:
 
 
 def measured(effective: Mapping[str, Any]) -> dict[str, int]:
-    """Return what the engine itself measured, in bytes, by the names of the budget."""
-    shown = {MEASURED[name]: round(value * 2**30) for name, value in effective.items() if name in MEASURED}
+    """Return what the engine itself measured, in bytes, by the names of the budget; what it did not print is missing.
+
+    Recent releases (about 0.28 on) print weights and non-torch memory in one, and activations that hold the graphs'
+    estimate as well: both are taken apart here.
+    """
+    said = {name: value for name, value in effective.items() if name in MEASURED}
+    consumed = effective.get("consumed_gib")
+    if consumed is not None:
+        if "weights_gib" in said and "non_torch_gib" not in said:
+            said["non_torch_gib"] = consumed - said["weights_gib"]
+        if "activation_gib" in said:
+            said["activation_gib"] -= said.get("cudagraph_gib", 0.0)
+    shown = {MEASURED[name]: round(value * 2**30) for name, value in said.items()}
     if "kv_cache_tokens" in effective:
         shown["kv_cache_tokens"] = effective["kv_cache_tokens"]
     return shown

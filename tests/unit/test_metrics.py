@@ -53,6 +53,7 @@ def test_a_server_that_serves() -> None:
         "autolaunch_memory_predicted_bytes requested": 22,
         "autolaunch_memory_predicted_bytes weights": 18,
         "autolaunch_memory_predicted_bytes kv_cache": -1,
+        "autolaunch_memory_predicted_bytes outside": 3,
         "autolaunch_memory_measured_bytes weights": 18790481920,
     }
     phases = {f"autolaunch_phase {phase}" for phase in PHASES if phase != "ready"}

@@ -36,7 +36,9 @@ BUDGET = {
     "kv_cache_bytes": 2 * GIB,
     "kv_cache_tokens": 52000,
 }
-SERVING = replace(FULL, phase="ready", step=None, budget=BUDGET, ready_at=NOW - 50, since=NOW - 50)
+SERVING = replace(
+    FULL, phase="ready", step=None, budget=BUDGET, outside_bytes=GIB // 2, ready_at=NOW - 50, since=NOW - 50
+)
 VOID = {"meta", "br", "rect"}
 
 
@@ -98,18 +100,19 @@ def test_a_server_that_serves_reads_so() -> None:
             "since 2026-01-02 03:04:10 UTC",
             "Where the memory goes",
             *("weights: 17.00 GiB", "activations: 1.00 GiB", "outside PyTorch: 0.50 GiB", "CUDA graphs: 0.50 GiB"),
-            *("KV cache: 2.00 GiB", "held by others: 2.00 GiB", "beside the request: 1.00 GiB"),
+            *("KV cache: 2.00 GiB", "outside the budget: 0.50 GiB", "held by others: 2.00 GiB", "left free: 0.50 GiB"),
             *("per GPU, 24.00 GiB", "planned", "measured"),
             *("weights", "exact", "17.00 GiB", "17.50 GiB"),
             *("activations", "1.00 GiB"),
             *("outside PyTorch", "0.50 GiB"),
             *("CUDA graphs", "0.50 GiB"),
             *("KV cache", "2.00 GiB"),
+            *("outside the budget", "0.50 GiB"),
             *("held by others", "2.00 GiB"),
-            *("beside the request", "1.00 GiB"),
+            *("left free", "0.50 GiB"),
             "The KV cache holds 80,000 tokens in all. The plan is the newest that was made; later steps are not in it.",
             "Settings",
-            *("--gpu-memory-utilization", "0.95", "--max-model-len", "auto", "url", "http://127.0.0.1:8000"),
+            *("--gpu-memory-utilization", "yours", "0.95", "--max-model-len", "auto", "url", "http://127.0.0.1:8000"),
             "what the engine says of itself",
             *("max_model_len", "70624", "weights_gib", "17.5", "kv_cache_tokens", "80000"),
             "it fits",
@@ -215,4 +218,4 @@ def test_the_terms_are_those_of_the_plan_in_the_words_of_its_drawing() -> None:
     assert {term for term, _ in TERMS} == set(BUDGET_TERMS)
     source = drawn_parts.__code__.co_consts
     assert all(words in str(source) for _, words in TERMS)
-    assert all(f".{term}{{" in STYLE for term, _ in TERMS)
+    assert all(f".{term}{{" in STYLE for term, _ in (*TERMS, *((part.colour, "") for part in parts(SERVING))))

@@ -13,6 +13,7 @@ from autolaunch.settings import AUTO, Settings
 from autolaunch.status import Past, Status
 from autolaunch.status_form import as_json, hushed, measured, rfc3339
 
+GIB = 1 << 30
 SECRET = "sk-planted-secret-0123456789"
 FULL = Status(
     run="20260102-030405-7-ab",
@@ -28,9 +29,11 @@ FULL = Status(
     rung="context",
     why=("it fits",),
     settings=Settings(gpu_memory_utilization=0.95, max_model_len=AUTO),
+    pins=("gpu_memory_utilization",),
     effective={"max_model_len": 70624, "weights_gib": 17.5, "kv_cache_tokens": 80000},
     budget={"total_bytes": 25, "weights_bytes": 18},
     basis={"weights_bytes": "exact"},
+    outside_bytes=3,
     url="http://127.0.0.1:8000",
     log="/state/runs/r",
     restarts=1,
@@ -61,9 +64,11 @@ def test_the_whole_status_is_in_it() -> None:
         "rung": "context",
         "why": ["it fits"],
         "settings": {"gpu_memory_utilization": 0.95, "max_model_len": "auto"},
+        "pins": ["gpu_memory_utilization"],
         "effective": {"max_model_len": 70624, "weights_gib": 17.5, "kv_cache_tokens": 80000},
         "budget": {
             "predicted": {"total_bytes": 25, "weights_bytes": 18},
+            "outside_bytes": 3,
             "measured": {"weights_bytes": 18790481920, "kv_cache_tokens": 80000},
         },
         "basis": {"weights_bytes": "exact"},
@@ -116,8 +121,26 @@ def test_it_is_json_and_times_are_utc() -> None:
 
 
 def test_what_the_engine_measured_has_the_names_of_the_budget() -> None:
-    said = {"weights_gib": 1.0, "available_kv_gib": 0.5, "activation_gib": 3.0, "max_concurrency": 2.0}
-    assert measured(said) == {"weights_bytes": 2**30, "kv_cache_bytes": 2**29}
+    said = {"weights_gib": 1.0, "available_kv_gib": -0.5, "activation_gib": 3.0, "max_concurrency": 2.0}
+    assert measured(said) == {"weights_bytes": GIB, "kv_cache_bytes": -GIB // 2, "activation_bytes": 3 * GIB}
+    assert measured({"requested_gib": 4.0, "non_torch_gib": 0.25, "cudagraph_gib": 0.5, "kv_cache_tokens": 7}) == {
+        "requested_bytes": 4 * GIB,
+        "non_torch_bytes": GIB // 4,
+        "cudagraph_bytes": GIB // 2,
+        "kv_cache_tokens": 7,
+    }
+
+
+def test_what_recent_releases_print_in_one_is_taken_apart() -> None:
+    """Weights and non-torch memory as consumed, the graphs' estimate within the activations."""
+    said = {"weights_gib": 17.5, "consumed_gib": 17.75, "activation_gib": 1.5, "cudagraph_gib": 0.5}
+    assert measured(said) == {
+        "weights_bytes": int(17.5 * GIB),
+        "non_torch_bytes": GIB // 4,
+        "activation_bytes": GIB,
+        "cudagraph_bytes": GIB // 2,
+    }
+    assert measured({"consumed_gib": 2.0}) == {}, "a CPU engine's whole process"
 
 
 def test_a_status_without_secrets_stays_as_it_is() -> None:
