@@ -6,8 +6,9 @@ modules and habits differ by release; read in 0.6.3, 0.8.5, 0.11.2, 0.17.1, 0.24
 - The base class lies in `vllm.tool_parsers`, up to 0.11 in `vllm.entrypoints.openai.tool_parsers`. The classes of a
   message lie beside the `DeltaMessage` that it uses, wherever that is.
 - Before 0.24 one parser may be shared by all choices of a request, is told of no end, and at the last piece vLLM
-  compares `prev_tool_call_arr` with what was streamed. Since then ("engine based") each choice has its own, every
-  piece comes once, and `finish_streaming` is called at the end.
+  compares `prev_tool_call_arr` with what was streamed; some of these releases end no stream whose last piece says
+  nothing. Since then ("engine based") each choice has its own, every piece comes once, and `finish_streaming` is
+  called at the end.
 """
 
 from __future__ import annotations
@@ -101,12 +102,15 @@ class Glm4ToolParser(base.ToolParser):  # type: ignore[misc,name-defined] # vLLM
         delta_token_ids: Any,
         request: Any,
     ) -> Any:
-        """Return what one more piece of an answer adds to the message, None for nothing."""
+        """Return what one more piece of an answer adds to the message."""
         self._begin(previous_text, request)
         self._read += delta_text
         events = self._reader.feed(delta_text)
-        last = not ENGINE_BASED and self._ends(delta_token_ids, request)
-        return self._message([*events, *self._reader.finish()] if last else events, apart=last)
+        if ENGINE_BASED:
+            return self._message(events)
+        last = _is_full(current_token_ids, request) or self._ends(delta_token_ids, request)
+        told = self._message([*events, *self._reader.finish()] if last else events, apart=last)
+        return base.DeltaMessage() if told is None else told
 
     def finish_streaming(self) -> Any:
         """Return what was held back, at the end of an answer."""
@@ -134,8 +138,8 @@ class Glm4ToolParser(base.ToolParser):  # type: ignore[misc,name-defined] # vLLM
     def _message(self, events: Any, *, apart: bool = False) -> Any:
         """Return events as one delta of a message, None for an empty one; keep the books that vLLM reads.
 
-        `apart` makes an entry of its own of a name, without arguments: at an answer's last piece vLLM before 0.24
-        would put what is left of the arguments in the place of an entry that has both, and lose the name.
+        `apart` lets no first entry have arguments that vLLM before 0.24 would replace at an answer's last piece: with
+        what it takes for the rest of them. Those of a name would lose it, those that are cut off would be closed.
         """
         content = ""
         calls: list[dict[str, Any]] = []
@@ -156,6 +160,8 @@ class Glm4ToolParser(base.ToolParser):  # type: ignore[misc,name-defined] # vLLM
             if not calls or calls[-1]["index"] != event.index or ("name" in calls[-1] and apart):
                 calls.append({"index": event.index})
             calls[-1]["arguments"] = calls[-1].get("arguments", "") + event.text
+            if apart and not event.complete and len(calls) == 1:
+                calls.insert(0, {"index": event.index})
         return _delta(content, calls)
 
 
@@ -168,6 +174,12 @@ def _delta(content: str, calls: list[dict[str, Any]]) -> Any:
         function = {key: call.pop(key) for key in ("name", "arguments") if key in call}
         entries.append(classes.DeltaToolCall(function=classes.DeltaFunctionCall(**function), **call))
     return base.DeltaMessage(**({"content": content} if content else {}), **({"tool_calls": entries} if calls else {}))
+
+
+def _is_full(token_ids: Any, request: Any) -> bool:
+    """Whether an answer has all the tokens that its request allows."""
+    most = getattr(request, "max_completion_tokens", None) or getattr(request, "max_tokens", None)
+    return most is not None and len(token_ids) >= most
 
 
 def _names(request: Any) -> list[str]:

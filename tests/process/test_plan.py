@@ -61,6 +61,20 @@ def test_the_json_is_the_contracts_and_its_figures_add_up(stage: Stage) -> None:
     assert found["argv"][-2:] == ["--max-model-len", "auto"]
 
 
+def test_the_command_gives_the_engine_what_glm_4s_clients_expect_as_far_as_its_release_can(stage: Stage) -> None:
+    words = ("--gpu-memory-total", "24GiB", "--json")
+    new = plan(stage, *words, "--engine-version", "0.32.0", "--chat-template", "mine.jinja")
+    argv = json.loads(new.out)["argv"]
+    names = argv.index("--served-model-name")
+    assert argv[names + 1 : names + 5] == ["glm-4", "glm-4-9b", "glm-4-9b-chat", "zai-org/glm-4-9b-chat-hf"]
+    assert argv[argv.index("--tool-call-parser") + 1] == "glm4_9b"
+    assert argv.count("--chat-template") == 1
+    assert "note: --chat-template is yours: GLM-4 goes without --chat-template" in new.err
+    old = plan(stage, *words, "--engine-version", "0.6.2")
+    assert "--tool-parser-plugin" not in json.loads(old.out.splitlines()[-1])["argv"]
+    assert "note: vLLM 0.6.2 has no --tool-parser-plugin yet (it came with 0.6.3)" in old.err
+
+
 @pytest.mark.parametrize(
     ("version", "utilization", "measured_gib"),
     [("0.24.0", "0.92", 2.69), ("0.24.0", "0.9", 2.21)],

@@ -48,6 +48,7 @@ class Request:
     tools: list[Any] | None = field(default_factory=lambda: [WEATHER, TIME])
     tool_choice: Any = "auto"
     stop_token_ids: list[int] | None = None
+    max_tokens: int | None = None
     response_format: Any = None
     structured_outputs: Any = None
 
@@ -141,19 +142,21 @@ def new(modules: None) -> Any:
     return load("vllm.tool_parsers", engine_based=True)
 
 
-def legacy(parser: Any, pieces: list[str], request: Request, *, last: int = 1) -> list[Any]:
-    """Stream as releases before 0.24 do: all text so far with each piece; the last token ends it."""
+def legacy(parser: Any, pieces: list[str], request: Request, *, end: int = USER_TOKEN) -> list[Any]:
+    """Stream as releases before 0.24 do, a token a piece: all text so far with each; the last token ends it."""
     sent, before = [], ""
+    tokens: list[int] = []
     for number, piece in enumerate(pieces):
-        tokens = [USER_TOKEN if number == len(pieces) - 1 else last]
+        tokens = [*tokens, end if number == len(pieces) - 1 else 1]
         sent.append(
             parser.extract_tool_calls_streaming(
                 previous_text=before, current_text=before + piece, delta_text=piece, previous_token_ids=[],
-                current_token_ids=tokens, delta_token_ids=tokens, request=request,
+                current_token_ids=tokens, delta_token_ids=tokens[-1:], request=request,
             )
         )  # fmt: skip
         before += piece
-    return [one for one in sent if one is not None]
+    assert None not in sent, "0.8.5 ends no stream whose last piece is None"
+    return [one for one in sent if one]
 
 
 def engine_based(parser: Any, pieces: list[str], request: Request) -> list[Any]:
@@ -232,8 +235,17 @@ def test_a_name_in_the_last_piece_of_all_has_an_entry_of_its_own_on_old_releases
 
 def test_a_call_that_is_cut_off_is_in_the_books_without_arguments(old: Any) -> None:
     parser = old(Tokenizer())
-    legacy(parser, ['get_weather\n{"city', ""], Request(), last=9)
+    legacy(parser, ['get_weather\n{"city', ""], Request(), end=9)
     assert parser.prev_tool_call_arr == [{"name": "get_weather", "arguments": {}}]
+
+
+def test_arguments_that_the_limit_cuts_off_are_not_closed_by_old_releases(old: Any) -> None:
+    """Their first entry has none: vLLM would send `{}` in the place of what it takes for the rest."""
+    pieces = ['get_weather\n{"city', '": "Par']
+    assert without_ids(legacy(old(Tokenizer()), pieces, Request(max_tokens=2), end=9)) == [
+        {"tool_calls": [{"index": 0, "function": {"name": "get_weather", "arguments": '{"city'}}]},
+        {"tool_calls": [{"index": 0, "function": {}}, {"index": 0, "function": {"arguments": '": "Par'}}]},
+    ]
 
 
 def test_a_whole_call_in_one_piece_is_one_entry_on_new_releases(new: Any) -> None:
@@ -256,7 +268,9 @@ def test_what_was_held_back_comes_at_the_end(old: Any, new: Any) -> None:
 def test_what_was_held_back_comes_with_the_token_that_ends_an_answer_on_old_releases(old: Any) -> None:
     assert legacy(old(Tokenizer()), ["get", "_wea", ""], Request()) == [{"content": "get_wea"}]
     assert legacy(old(Tokenizer()), ["get", "_wea"], Request()) == [{"content": "get_wea"}]
-    assert legacy(old(Tokenizer()), ["get"], Request(), last=9) == [{"content": "get"}]
+    assert legacy(old(Tokenizer()), ["get"], Request(stop_token_ids=[9]), end=9) == [{"content": "get"}]
+    assert legacy(old(Tokenizer()), ["get", "_w"], Request(max_tokens=2), end=9) == [{"content": "get_w"}]
+    assert legacy(old(Tokenizer()), ["get", "_w"], Request(max_tokens=3), end=9) == []
 
 
 def test_one_parser_serves_two_choices_in_turn_on_old_releases(old: Any) -> None:
