@@ -50,6 +50,10 @@ def main() -> None:
         signal.signal(number, _leave)
     if is_init():
         become_init(taken)
+    if "AUTOLAUNCH_PARENT" in os.environ:
+        from autolaunch.parent import adopt  # noqa: PLC0415 - few are started by autolaunch.launch
+
+        adopt(os.environ)
     try:
         _open_missing_streams()
         from autolaunch.cli import main as run  # noqa: PLC0415 - a signal may come while this is imported

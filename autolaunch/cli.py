@@ -8,7 +8,7 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -17,6 +17,9 @@ from autolaunch.cli_logs import logs, report
 from autolaunch.cli_options import Capability, ServeCommand, Size, launching, option
 from autolaunch.cli_systemd import systemd
 from autolaunch.errors import LIMITS, AutolaunchError, ExitCode, HostError, WishError, shortage
+
+if TYPE_CHECKING:
+    from autolaunch.planning import Imagined
 
 
 class Group(click.Group):
@@ -71,16 +74,23 @@ def plan(ctx: click.Context, /, **chosen: Any) -> None:
     from autolaunch import planning  # noqa: PLC0415
     from autolaunch.options import Options  # noqa: PLC0415
 
-    imagined = planning.Imagined(
+    imagined = imagined_of(chosen)
+    as_json_ = chosen.pop("as_json_")
+    options = Options(**chosen)
+    code = planning.plan(ctx.meta["model"], ctx.meta["engine_args"], options, imagined=imagined, as_json_=as_json_)
+    raise SystemExit(int(code))
+
+
+def imagined_of(chosen: dict[str, Any]) -> Imagined:
+    """Take the options of a card that need not be here out of those of `plan`."""
+    from autolaunch.planning import Imagined  # noqa: PLC0415
+
+    return Imagined(
         gpu=chosen.pop("gpu"),
         total_bytes=chosen.pop("gpu_memory_total"),
         free_bytes=chosen.pop("gpu_memory_free"),
         capability=chosen.pop("compute_capability"),
     )
-    as_json_ = chosen.pop("as_json_")
-    options = Options(**chosen)
-    code = planning.plan(ctx.meta["model"], ctx.meta["engine_args"], options, imagined=imagined, as_json_=as_json_)
-    raise SystemExit(int(code))
 
 
 @cli.command()
@@ -212,14 +222,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except (MemoryError, RuntimeError, OSError, ImportError) as error:
         if not shortage(error):
             raise
-        _complain(shortage(error), LIMITS)
+        _complain(shortage(error), LIMITS, ExitCode.HOST_AT_FAULT)
         raise SystemExit(int(ExitCode.HOST_AT_FAULT)) from error
 
 
 def _complain(what: str, hint: str, exit_code: ExitCode) -> None:
-    from autolaunch.talk import complain  # noqa: PLC0415 - costs nothing where nothing is wrong
+    from autolaunch.parent import parent  # noqa: PLC0415 - costs nothing where nothing is wrong
+    from autolaunch.talk import complain  # noqa: PLC0415
 
     complain(what, hint, exit_code)
+    waiting = parent()
+    if waiting is not None:
+        waiting.refuse(what, hint, exit_code)
 
 
 if __name__ == "__main__":

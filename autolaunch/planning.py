@@ -9,8 +9,9 @@ import json
 import os
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from autolaunch.cards import find_card
 from autolaunch.errors import ExitCode, HostError, WishError
@@ -64,10 +65,35 @@ class Imagined:
         return device if self.capability is None else replace(device, compute_capability=self.capability)
 
 
+@dataclass(frozen=True, slots=True)
+class Foretold:
+    """A plan with everything it rests on: `notes` are what was skipped or assumed, `closest` what would help."""
+
+    ready: Prepared
+    notes: tuple[str, ...]
+    closest: tuple[str, ...]
+
+    @property
+    def argv(self) -> tuple[str, ...]:
+        """The whole command line of the planned start, secrets replaced."""
+        return command(self.ready)
+
+    def as_json(self) -> Mapping[str, Any]:
+        """Return the Contract's `plan --json`."""
+        return as_json(self.ready.plan, model=self.ready.asked.wish.model, argv=self.argv, closest=self.closest)
+
+
 def plan(
     model: str | None, engine_args: Sequence[str], options: Options, *, imagined: Imagined, as_json_: bool
 ) -> ExitCode:
     """Print the plan for a model; 3 where nothing fits. Raises `AutolaunchError`; starts and writes nothing."""
+    told = foretell(model, engine_args, options, imagined=imagined)
+    _tell(told, as_json_=as_json_)
+    return ExitCode.NOTHING_FITS if told.ready.plan.fits is False else ExitCode.STOPPED
+
+
+def foretell(model: str | None, engine_args: Sequence[str], options: Options, *, imagined: Imagined) -> Foretold:
+    """Return the plan for a model. Raises `AutolaunchError`; starts and writes nothing."""
     options = replace(options, only_reads=True)
     asked = ask(model, engine_args, options)
     device = imagined.device()
@@ -87,8 +113,11 @@ def plan(
         cards = max(asked.wish.cards, asked.wish.limits.gpus)
         placement, options = Placement({}, device, cards), replace(options, no_memory=True)
     ready = prepare(placement, asked, installation, options, note=notes.append)
-    _tell(ready, notes, as_json_=as_json_)
-    return ExitCode.NOTHING_FITS if ready.plan.fits is False else ExitCode.STOPPED
+    closest: tuple[str, ...] = ()
+    if ready.plan.fits is False:
+        why, closest = shortfall(ready.question)
+        ready = replace(ready, plan=replace(ready.plan, why=(*ready.plan.why, why)))
+    return Foretold(ready, tuple(dict.fromkeys(notes)), closest)
 
 
 def _engine(options: Options, *, imagined: bool, notes: list[str]) -> Installation:
@@ -116,22 +145,17 @@ def command(ready: Prepared) -> tuple[str, ...]:
     return redact_argv(ready.installation.argv(settings.model or wish.model_path, options), secrets)
 
 
-def _tell(ready: Prepared, notes: Sequence[str], *, as_json_: bool) -> None:
-    plan, argv = ready.plan, command(ready)
-    closest: tuple[str, ...] = ()
-    if plan.fits is False:
-        why, closest = shortfall(ready.question)
-        plan = replace(plan, why=(*plan.why, why))
-    for note in dict.fromkeys(notes):
+def _tell(told: Foretold, *, as_json_: bool) -> None:
+    for note in told.notes:
         say(f"note: {note}")
     if as_json_:
-        give(json.dumps(as_json(plan, model=ready.asked.wish.model, argv=argv, closest=closest), ensure_ascii=False))
+        give(json.dumps(told.as_json(), ensure_ascii=False))
         return
     from autolaunch.drawing import draw  # noqa: PLC0415 - rich takes a while
 
     width = None if sys.stdout is not None and sys.stdout.isatty() else 100
-    told = " ".join((*_told(ready.placement), shlex.join(argv)))
-    give(draw(replace(ready, plan=plan), command=told, closest=closest, width=width))
+    words = " ".join((*_told(told.ready.placement), shlex.join(told.argv)))
+    give(draw(told.ready, command=words, closest=told.closest, width=width))
 
 
 def _told(placement: Placement) -> tuple[str, ...]:

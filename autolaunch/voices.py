@@ -18,6 +18,7 @@ from autolaunch.errors import AutolaunchError
 from autolaunch.installation import Installation
 from autolaunch.narration import Scene
 from autolaunch.options import Asked, Options
+from autolaunch.parent import parent
 from autolaunch.past import Key
 from autolaunch.recorder import RecordFile
 from autolaunch.state import new_run, run_folder
@@ -56,8 +57,10 @@ class Voices:
 
 def begin(talk: Talk, asked: Asked, installation: Installation, options: Options) -> Voices:
     """Open the record and begin to tell whoever watches; raises `HostError` for what cannot be had."""
-    if options.record is not None:
-        talk.records.append(RecordFile(options.record, talk.run, talk.warn))
+    waiting = parent()
+    for path in (options.record, None if waiting is None else waiting.record):
+        if path is not None:
+            talk.records.append(RecordFile(path, talk.run, talk.warn))
     wish = asked.wish
     attempts = options.max_attempts or asked.strategy.max_attempts
     first = Status(

@@ -1,0 +1,102 @@
+"""Python keywords as words of the command line: `max_model_len=8192` is `--max-model-len 8192`.
+
+Pure. Owns how a Python value is written; which option means what is the command line's.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from autolaunch.arguments import Arity, engine_options
+from autolaunch.errors import WishError
+from autolaunch.releases import releases
+
+FLAGS = (Arity.NONE, Arity.SWITCH)
+
+SECRET = {"api_key": "VLLM_API_KEY", "hf_token": "HF_TOKEN"}
+"""Keywords that go through the environment, where other users of the host do not see them."""
+
+NOT_HERE = {"check": "stop the server after the start", "help": "read help(autolaunch.launch)"}
+
+
+@dataclass(frozen=True, slots=True)
+class Words:
+    """A command line made of keywords, and the variables that belong to it."""
+
+    words: tuple[str, ...]
+    variables: Mapping[str, str]
+
+
+def words_of(keywords: Mapping[str, Any], *, own: Mapping[str, bool]) -> Words:
+    """Return keywords as words; `own` are autolaunch's options (`--strategy`) and whether each takes a value.
+
+    None leaves an option out. Raises `WishError` for a key that is none, with the nearest one, and for a value that
+    its option cannot take.
+    """
+    words: list[str] = []
+    variables: dict[str, str] = {}
+    for key, value in keywords.items():
+        if value is None:
+            continue
+        if key in SECRET and isinstance(value, str):
+            variables[SECRET[key]] = value
+        else:
+            words += _words(key, value, own)
+    return Words(tuple(words), variables)
+
+
+def _words(key: str, value: Any, own: Mapping[str, bool]) -> Sequence[str]:
+    name = key.replace("_", "-")
+    if key in NOT_HERE:
+        raise WishError(f"{key} is an option of the command line only", hint=NOT_HERE[key])
+    if f"--{name}" in own:
+        if not own[f"--{name}"]:
+            return (f"--{name}",) if _truth(key, value) else ()
+        return f"--{name}", _text(key, value)
+    arity = engine_options().arity.get(name)
+    if arity is None:
+        raise WishError(f"{key} is no option of autolaunch or of vLLM", hint=_nearest(key, own))
+    if arity in FLAGS:
+        return _flag(name, on=_truth(key, value))
+    if isinstance(value, (list, tuple)) and arity is Arity.SEVERAL:
+        return (f"--{name}", *(_text(key, one) for one in value)) if value else ()
+    return f"--{name}", _text(key, value)
+
+
+def _flag(name: str, *, on: bool) -> Sequence[str]:
+    """Return a flag's word; one that no release can switch off is off where it is not given."""
+    if on:
+        return (f"--{name}",)
+    table = releases()
+    return (f"--no-{name}",) if name in table.twins or name in table.switches else ()
+
+
+def _truth(key: str, value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise WishError(f"{key} is True or False, not {value!r}", hint="it takes no value on the command line either")
+    return value
+
+
+def _text(key: str, value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, (str, int, float)):
+        return str(value)
+    if hasattr(value, "__fspath__"):
+        return str(value.__fspath__())
+    try:
+        return json.dumps(value)
+    except (TypeError, ValueError):
+        raise WishError(
+            f"{key} cannot be a {type(value).__name__}", hint="give a text, a number, or what JSON can hold"
+        ) from None
+
+
+def _nearest(key: str, own: Mapping[str, bool]) -> str:
+    known = [name.removeprefix("--").replace("-", "_") for name in (*own, *engine_options().arity)]
+    near = difflib.get_close_matches(key, known, n=1, cutoff=0.6)
+    return f"did you mean {near[0]}?" if near else "vLLM's options are spelled with underscores: max_model_len"

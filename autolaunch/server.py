@@ -1,0 +1,320 @@
+"""`autolaunch.launch`: a server that Python code started, as an object. The supervisor is the same as the command's.
+
+I/O. Owns the supervisor's process as seen from Python: its command line, the record that it writes to a pipe, its end.
+Decides nothing. The supervisor looks for this process and stops when it is gone, however it died: see `parent`.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType, TracebackType
+from typing import IO, Any
+
+from autolaunch.arguments import given
+from autolaunch.errors import AutolaunchError, ExitCode, HostError, WishError
+from autolaunch.keywords import words_of
+from autolaunch.parent import VARIABLE
+
+STOP_S = 120.0
+"""How long a stop may take beyond --drain-timeout before the supervisor is killed; its warden ends the engine then."""
+
+Progress = Callable[[str], None]
+
+
+class LaunchError(AutolaunchError):
+    """The engine did not come up: nothing fits, or it failed for another reason. `attempts` tells what was tried."""
+
+    def __init__(self, what: str, *, hint: str, exit_code: int, attempts: tuple[Attempt, ...]) -> None:
+        super().__init__(what, hint=hint)
+        self.exit_code = ExitCode(exit_code)
+        self.attempts = attempts
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One engine start: its settings (vLLM's names), the rung that led to it, and how it ended.
+
+    `seconds` to READY or to the failure, 0 while it starts; `failure` is the kind of `autolaunch.diagnose`, "" for
+    none, `line` the engine's own words.
+    """
+
+    n: int
+    rung: str
+    settings: Mapping[str, Any]
+    came_up: bool = False
+    seconds: float = 0.0
+    failure: str = ""
+    line: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """What the record said so far."""
+
+    attempts: tuple[Attempt, ...] = ()
+    ready: Mapping[str, Any] = field(default_factory=dict)
+    model: str = ""
+    refused: Mapping[str, Any] = field(default_factory=dict)
+    why: str = ""
+    closest: tuple[str, ...] = ()
+    is_up: bool = False
+
+
+def launch(
+    model: str | None = None,
+    /,
+    *,
+    environment: Mapping[str, str] | None = None,
+    progress: Progress | None = None,
+    **options: Any,
+) -> Server:
+    """Start a vLLM server that fits and return it when it has answered a first request.
+
+    `model` is a name of the catalogue, a hub id or a folder; `model=` among the options will do. `options` are those of
+    the command line, autolaunch's and vLLM's, with underscores: `launch("glm-4-9b", max_model_len=8192,
+    strategy="keep-context", port=8001)`. What is given is pinned, as on the command line. `environment` is added to
+    this process's; `progress` gets the supervisor's lines, which otherwise go to sys.stderr.
+
+    Raises `WishError` and `HostError` for what stands in the way before a start, `LaunchError` where none came up. Use
+    it as a context manager, or call `stop`; the server ends with this interpreter in any case.
+    """
+    server = Server(model, options, environment=environment or {}, progress=progress or to_stderr)
+    try:
+        server.await_ready()
+    except BaseException:
+        server.stop()
+        raise
+    return server
+
+
+class Server:
+    """A supervisor and its engine, started from Python. Threads may share it; forks may not."""
+
+    def __init__(
+        self, model: str | None, options: Mapping[str, Any], *, environment: Mapping[str, str], progress: Progress
+    ) -> None:
+        words = words_of({"model": model, **options} if model is not None else options, own=_own_options())
+        self._seen = _Seen()
+        self._changed = threading.Condition()
+        self._progress = progress
+        self._owner = os.getpid()
+        reader, writer = os.pipe()
+        try:
+            self._process = subprocess.Popen(
+                [_python(), "-m", "autolaunch", "serve", *words.words],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                pass_fds=[writer],
+                start_new_session=True,  # an interrupt in a terminal is this process's to answer
+                env={**os.environ, **environment, **words.variables, VARIABLE: f"{os.getpid()}:{writer}"},
+            )
+        except BaseException:
+            os.close(reader)
+            raise
+        finally:
+            os.close(writer)
+        _running.add(self)
+        assert self._process.stderr is not None
+        for target, stream in ((self._follow, os.fdopen(reader, "rb")), (self._listen, self._process.stderr)):
+            threading.Thread(target=target, args=(stream,), daemon=True).start()
+
+    # --- what is known
+
+    @property
+    def url(self) -> str:
+        """Where it serves, as http://127.0.0.1:8000."""
+        return str(self._seen.ready.get("url", ""))
+
+    @property
+    def base_url(self) -> str:
+        """What an OpenAI client takes: `OpenAI(base_url=server.base_url, api_key="EMPTY")`."""
+        return f"{self.url}/v1"
+
+    @property
+    def model(self) -> str:
+        """The name under which requests ask for the model."""
+        return self._seen.model
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """The settings that came up, by vLLM's names; those that were left to vLLM are not among them."""
+        return MappingProxyType(self._seen.ready.get("settings", {}))
+
+    @property
+    def effective(self) -> Mapping[str, Any]:
+        """What the engine says of itself: max_model_len, kv_cache_tokens and more."""
+        return MappingProxyType(self._seen.ready.get("effective", {}))
+
+    @property
+    def attempts(self) -> tuple[Attempt, ...]:
+        """Every start so far, those after a crash included."""
+        return self._seen.attempts
+
+    @property
+    def pid(self) -> int:
+        """The supervisor's process."""
+        return self._process.pid
+
+    @property
+    def exit_code(self) -> int | None:
+        """How the run ended, None while it lasts; see the exit codes in docs/reference.md."""
+        return self._process.poll()
+
+    @property
+    def ready(self) -> bool:
+        """Whether it serves now; False between a crash and the next READY."""
+        return self._seen.is_up and self.exit_code is None
+
+    def __repr__(self) -> str:
+        state = "ready" if self.ready else "starting" if self.exit_code is None else f"ended with {self.exit_code}"
+        return f"<autolaunch.Server {self.model or ''} {self.url} {state}>".replace("  ", " ")
+
+    # --- waiting and stopping
+
+    def await_ready(self) -> None:
+        """Wait until the engine serves; raises as `launch` does where it never will."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._seen.ready or self._process.returncode is not None)
+        if not self._seen.ready:
+            raise self._error()
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Wait until the run ends and return its exit code; raises TimeoutError after `timeout` seconds."""
+        with self._changed:
+            if not self._changed.wait_for(lambda: self._process.returncode is not None, timeout):
+                raise TimeoutError(f"the server still runs after {timeout} s")
+        return int(self._process.returncode)
+
+    def stop(self) -> int:
+        """Let running requests finish (`drain_timeout`), stop the engine, return the exit code; at once if it ended."""
+        if os.getpid() != self._owner:
+            raise RuntimeError("this process was forked from the one that started the server")
+        deadline = time.monotonic() + STOP_S
+        with contextlib.suppress(ProcessLookupError):
+            self._process.send_signal(signal.SIGTERM)
+        try:
+            return self.wait(max(0.0, deadline - time.monotonic()))
+        except TimeoutError:
+            self._process.kill()
+            return self.wait()
+        except BaseException:  # the second Ctrl-C
+            self._process.send_signal(signal.SIGTERM)
+            raise
+
+    def __enter__(self) -> Server:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    # --- the supervisor's side
+
+    def _follow(self, stream: IO[bytes]) -> None:
+        """Read the record to its end, which is the supervisor's."""
+        with stream:
+            for line in stream:
+                with contextlib.suppress(ValueError):  # a line that was cut by a kill
+                    event = json.loads(line)
+                    with self._changed:
+                        self._seen = _after(self._seen, event)
+                        self._changed.notify_all()
+        self._process.wait()
+        _running.discard(self)
+        with self._changed:
+            self._changed.notify_all()
+
+    def _listen(self, stream: IO[bytes]) -> None:
+        with stream:
+            for line in stream:
+                self._progress(line.decode("utf-8", "replace").rstrip("\n"))
+
+    def _error(self) -> AutolaunchError:
+        """Return why no engine came up."""
+        seen, code = self._seen, self._process.returncode
+        what = str(seen.refused.get("what") or seen.why or f"the run ended with {code} before the server was up")
+        hint = str(seen.refused.get("hint") or "; ".join(seen.closest))
+        if code == ExitCode.USAGE:
+            return WishError(what, hint=hint)
+        if code == ExitCode.HOST_AT_FAULT:
+            return HostError(what, hint=hint)
+        known = code if code in set(ExitCode) else ExitCode.ENGINE_FAILED
+        return LaunchError(what, hint=hint, exit_code=known, attempts=seen.attempts)
+
+
+def _after(seen: _Seen, event: Mapping[str, Any]) -> _Seen:
+    """Return what is known after one line of the record."""
+    match event["event"]:
+        case "attempt":
+            attempt = Attempt(event["n"], event["rung"], MappingProxyType(event["settings"]))
+            return replace(seen, attempts=(*seen.attempts, attempt), model=_served_name(event["argv"]))
+        case "failed":
+            failure = event["failure"]
+            return _ended(seen, seconds=event["seconds"], failure=failure["kind"], line=failure["line"])
+        case "ready":
+            return replace(_ended(seen, seconds=event["seconds"], came_up=True), ready=event, is_up=True)
+        case "crashed":
+            return replace(seen, is_up=False)
+        case "refused":
+            return replace(seen, refused=event)
+        case "exhausted":
+            return replace(seen, why=event["why"], closest=tuple(event["closest"]))
+        case "stopped":
+            why = seen.why or (seen.attempts[-1].line if seen.attempts else "") or event["reason"]
+            return replace(seen, is_up=False, why=why)
+    return seen
+
+
+def _ended(seen: _Seen, **how: Any) -> _Seen:
+    return replace(seen, attempts=(*seen.attempts[:-1], replace(seen.attempts[-1], **how)))
+
+
+def _served_name(argv: list[str]) -> str:
+    """Return the name that requests give: the first served one, else the model's."""
+    options = {option.name: option.values for option in given(argv)}
+    words = options.get("served-model-name") or options.get("model") or argv[argv.index("serve") + 1 :][:1]
+    return words[0] if words else ""
+
+
+def _own_options() -> Mapping[str, bool]:
+    """Return the launch's own options and whether each takes a value."""
+    import click  # noqa: PLC0415 - the import of the package is cheap
+
+    from autolaunch.cli import serve  # noqa: PLC0415
+
+    options = [parameter for parameter in serve.params if isinstance(parameter, click.Option)]
+    return {name: not option.is_flag for option in options for name in option.opts}
+
+
+def _python() -> str:
+    if not sys.executable:
+        raise HostError("this interpreter does not know its own file", hint="set sys.executable to a Python")
+    return sys.executable
+
+
+def to_stderr(line: str) -> None:
+    """Show a line where this process shows its own, which in a notebook is the page."""
+    print(line, file=sys.stderr, flush=True)
+
+
+_running: set[Server] = set()
+
+
+@atexit.register
+def _stop_all() -> None:
+    """Stop what this interpreter started and did not stop."""
+    for server in [one for one in tuple(_running) if one._owner == os.getpid()]:
+        with contextlib.suppress(Exception):
+            server.stop()

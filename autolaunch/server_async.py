@@ -1,0 +1,78 @@
+"""`autolaunch.launch_async`: the same server for asyncio code. Every wait is done in a thread, nothing decided here."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import Any
+
+from autolaunch.server import Attempt, Progress, Server, to_stderr
+
+
+class AsyncServer:
+    """A server whose waits can be awaited; `server` is the one beneath, with everything else that is known of it."""
+
+    def __init__(self, server: Server) -> None:
+        self.server = server
+
+    @property
+    def url(self) -> str:
+        """Where it serves, as http://127.0.0.1:8000."""
+        return self.server.url
+
+    @property
+    def base_url(self) -> str:
+        """What an OpenAI client takes."""
+        return self.server.base_url
+
+    @property
+    def model(self) -> str:
+        """The name under which requests ask for the model."""
+        return self.server.model
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """The settings that came up, by vLLM's names."""
+        return self.server.settings
+
+    @property
+    def attempts(self) -> tuple[Attempt, ...]:
+        """Every start so far."""
+        return self.server.attempts
+
+    async def wait(self, timeout: float | None = None) -> int:
+        """Wait until the run ends and return its exit code; raises TimeoutError after `timeout` seconds."""
+        return await asyncio.to_thread(self.server.wait, timeout)
+
+    async def stop(self) -> int:
+        """Let running requests finish, stop the engine, and return the exit code."""
+        return await asyncio.to_thread(self.server.stop)
+
+
+@asynccontextmanager
+async def launch_async(
+    model: str | None = None,
+    /,
+    *,
+    environment: Mapping[str, str] | None = None,
+    progress: Progress | None = None,
+    **options: Any,
+) -> AsyncIterator[AsyncServer]:
+    """Start a vLLM server that fits: `async with autolaunch.launch_async("glm-4-9b") as server`.
+
+    Takes and raises what `autolaunch.launch` does. A task that is cancelled while it waits stops the server first.
+    """
+    make = partial(Server, model, options, environment=environment or {}, progress=progress or to_stderr)
+    making = asyncio.ensure_future(asyncio.to_thread(make))
+    try:
+        server = await asyncio.shield(making)
+    except asyncio.CancelledError:
+        await asyncio.to_thread((await making).stop)
+        raise
+    try:
+        await asyncio.to_thread(server.await_ready)
+        yield AsyncServer(server)
+    finally:
+        await asyncio.shield(asyncio.to_thread(server.stop))
