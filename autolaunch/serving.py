@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from io import FileIO
 
-from autolaunch import __version__, ladder, phases, record
+from autolaunch import __version__, ladder, phases, record, secrets_file
 from autolaunch.arguments import given
 from autolaunch.candidates import Question
 from autolaunch.catalog import misfit
@@ -83,7 +83,7 @@ def start(model: str | None, engine_args: Sequence[str], options: Options) -> Ex
 
 def _start(asked: Asked, installation: Installation, options: Options, voices: Voices) -> ExitCode:
     swept = sweep(os.environ)
-    notes = list(asked.said)
+    notes = [*filter(None, (secrets_file.warning(os.environ),)), *asked.said]
     locks = CardLocks(asked.wish.model, voices.waits, beat=voices.watch.beat)
     voices.watch.waits(LOOKING)
     cards = cards_for(asked, installation, options)

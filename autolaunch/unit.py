@@ -20,6 +20,9 @@ STATE = "%S/autolaunch"
 CACHE = "%C/autolaunch"
 """Where systemd puts StateDirectory and CacheDirectory: /var/lib and /var/cache for a system service."""
 
+SECRETS_FILE = "AUTOLAUNCH_SECRETS_FILE"
+"""Tells a service where its EnvironmentFile is, whose mode it looks at when it starts."""
+
 HOMES = ("/home/", "/root/", "/run/user/")
 SHARED = ("/tmp/", "/var/tmp/")  # noqa: S108 - compared with
 START_S = 900
@@ -211,6 +214,7 @@ def _environment(service: Service) -> Iterable[str]:
         yield f"Environment=TRITON_CACHE_DIR={CACHE}/triton CUDA_CACHE_PATH={CACHE}/cuda"
     for name, value in service.environment:
         yield f"Environment={_quoted(f'{name}={value}')}"
+    yield f"Environment={_quoted(f'{SECRETS_FILE}={service.secrets_file}')}"
     yield f"EnvironmentFile=-{_path(service.secrets_file)}"
 
 

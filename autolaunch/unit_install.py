@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import os
 import pwd
-import stat
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -19,14 +18,12 @@ from autolaunch.arguments import Given, given, split
 from autolaunch.errors import HostError, WishError
 from autolaunch.options import Asked, Options, ask
 from autolaunch.redaction import redact_argv, secrets_in
+from autolaunch.secrets_file import fault
 from autolaunch.unit import MARK, STATE, Service, create_account, unit_name
 
 SECRET_VARIABLES = ("VLLM_API_KEY", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
 WRITTEN = ("--record", "--state-dir", "AUTOLAUNCH_RECORD", "AUTOLAUNCH_STATE_DIR")
 """What need not be there yet, so that it is known for a path by the option's name only."""
-
-TOO_OPEN = 0o037
-"""No one but the owner may write the file of secrets, and no one but a group read it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,15 +151,9 @@ def _is_here(value: str) -> bool:
 
 def _refuse_open(secrets: Path) -> None:
     """Raise for a file of secrets that others may read or write."""
-    try:
-        found = secrets.stat()
-    except OSError:
-        return
-    if stat.S_IMODE(found.st_mode) & TOO_OPEN or found.st_uid not in (0, os.getuid()):
-        raise HostError(
-            f"{secrets} has mode {stat.S_IMODE(found.st_mode):04o} and belongs to uid {found.st_uid}",
-            hint=f"chown root {secrets} && chmod 0600 {secrets}: it is there for secrets",
-        )
+    wrong = fault(secrets)
+    if wrong:
+        raise HostError(wrong, hint=f"chown root {secrets} && chmod 0600 {secrets}: it is there for secrets")
 
 
 def _reads(command: Sequence[str], options: Options) -> tuple[str, ...]:

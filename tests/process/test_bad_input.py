@@ -279,3 +279,14 @@ def test_diagnose_into_a_pipe_that_is_closed_ends_quietly(stage: Stage) -> None:
     )  # fmt: skip
     os.close(writing)
     assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_a_service_whose_secrets_others_may_read_says_so_and_serves(stage: Stage) -> None:
+    secrets = stage.folder / "unit.env"
+    secrets.write_text("HF_TOKEN=x\n")
+    secrets.chmod(0o644)
+    stage.environment["AUTOLAUNCH_SECRETS_FILE"] = str(secrets)
+    stage.play(ok())
+    ended = stage.run("--check")
+    assert ended.code == 0
+    assert f"warning: others may read the secrets of this service: {secrets} has mode 0644" in ended.err

@@ -125,9 +125,11 @@ def test_a_folder_is_named_in_full(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 def test_options_given_by_variable_are_written_down_but_for_those_that_the_command_line_gives() -> None:
     found = directives(run("glm-4-9b", "--user", AUTOLAUNCH_CONCURRENCY="3", AUTOLAUNCH_JSON="1"))
-    assert found["Environment"] == ["AUTOLAUNCH_CONCURRENCY=3"]
+    (secrets,) = found["EnvironmentFile"]
+    told = f"AUTOLAUNCH_SECRETS_FILE={secrets.removeprefix('-')}"
+    assert found["Environment"] == ["AUTOLAUNCH_CONCURRENCY=3", told]
     found = directives(run("glm-4-9b", "--user", "--concurrency=2", AUTOLAUNCH_CONCURRENCY="3"))
-    assert "Environment" not in found
+    assert found["Environment"] == [told]
 
 
 def test_the_ends_that_a_restart_cannot_cure_are_not_restarted() -> None:
