@@ -6,6 +6,7 @@ import contextlib
 import http.server
 import os
 import re
+import shlex
 import signal
 import socket
 import subprocess
@@ -345,7 +346,7 @@ def test_the_printed_command_starts_the_engine_that_was_proven(stage: Stage) -> 
     stage.play(Outcome(kind="kv_too_small"), ok())
     ended = stage.run("--check")
     (words,) = ended.out.splitlines()
-    assert stage.lines("attempt")[1]["argv"] == words.split()
+    assert stage.lines("attempt")[1]["argv"] == shlex.split(words)
 
 
 class _Healthy(http.server.BaseHTTPRequestHandler):
