@@ -63,3 +63,11 @@ def test_every_shipped_strategy_is_explained(name: str) -> None:
 def test_links_between_pages_lead_somewhere(page: str) -> None:
     for target in re.findall(r"\]\(([^)#:]+)\)", read(page)):
         assert (ROOT / page).parent.joinpath(target).exists(), target
+
+
+def test_the_map_of_modules_is_whole() -> None:
+    text = read("CONTRIBUTING.md")
+    drawn = set(re.findall(r"`([a-z_]+)`", text[text.index("## The shape") : text.index("- Patterns over logs")]))
+    modules = {path.stem for path in (ROOT / "autolaunch").glob("*.py") if not path.stem.startswith("__")}
+    assert sorted(modules - drawn) == [], "a new module has its place in CONTRIBUTING.md"
+    assert sorted(drawn - modules) == ["logs"], "what went is not on the map"
