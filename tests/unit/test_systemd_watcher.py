@@ -160,6 +160,12 @@ def test_a_reload_that_could_not_be_told_in_time_is_over() -> None:
     assert world.show(READY) == {"READY": "1"}
 
 
+def test_what_is_waited_for_before_the_first_start_is_told() -> None:
+    world = World()
+    assert world.show(replace(PLANNING, waits="another start on this card"))["STATUS"] == "another start on this card"
+    assert world.show(PLANNING)["STATUS"] == "planning"
+
+
 def test_a_run_that_starts_nothing_says_why() -> None:
     world = World()
     refused = replace(PLANNING, why=("glm needs 40.00 GiB, the card has 24.00 GiB", "a hint"), exit_code=3)
