@@ -44,7 +44,7 @@ PROBED_EVERY_S, SCRAPED_EVERY_S = 10.0, 15.0
 """A kubelet's default for each of two probes, and a usual interval of Prometheus."""
 
 MOST_PERCENT, MOST_MIB = 0.3, 50.0
-"""The goals: of one core, and of resident memory, supervisor and warden together."""
+"""The goals: of one core for both processes; of the supervisor's resident memory, and of both, shared pages once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,14 +82,15 @@ class Rest:
         return self.supervisor_percent + self.warden_percent
 
     @property
-    def rss_mib(self) -> float:
-        """What is resident of both, shared pages counted twice."""
-        return (self.supervisor.rss_bytes + self.warden.rss_bytes) / MIB
+    def pss_mib(self) -> float:
+        """What both take, pages that they share counted once."""
+        return (self.supervisor.pss_bytes + self.warden.pss_bytes) / MIB
 
     @property
     def kept(self) -> bool:
         """Whether the goals are met."""
-        return self.percent < MOST_PERCENT and self.rss_mib < MOST_MIB
+        least_mib = max(self.pss_mib, self.supervisor.rss_bytes / MIB)
+        return self.percent < MOST_PERCENT and least_mib < MOST_MIB
 
 
 @contextlib.contextmanager
@@ -169,15 +170,16 @@ def main(words: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="scripts/bench rest")
     parser.add_argument("--seconds", type=float, default=120.0)
     asked = parser.parse_args(words)
-    print(f"{asked.seconds:g} s; goals: under {MOST_PERCENT} % of a core and {MOST_MIB:g} MiB, both processes together")
-    print(f"{'':<34}{'supervisor %':>13}{'warden %':>10}{'RSS MiB':>9}{'PSS MiB':>9}{'warden RSS':>11}{'both RSS':>9}")
+    print(f"{asked.seconds:g} s; goals: under {MOST_PERCENT} % of a core and {MOST_MIB:g} MiB; sizes in MiB")
+    print(
+        f"{'':<32}{'supervisor %':>13}{'warden %':>9}{'RSS':>7}{'PSS':>7}{'warden RSS':>12}{'PSS':>6}{'both PSS':>10}"
+    )
     found = rest(VARIANTS, asked.seconds)
     for variant, one in zip(VARIANTS, found, strict=True):
-        memory = (one.supervisor.rss_bytes / MIB, one.supervisor.pss_bytes / MIB, one.warden.rss_bytes / MIB)
-        shown = "".join(
-            f"{value:>{width}.1f}" for value, width in zip((*memory, one.rss_mib), (9, 9, 11, 9), strict=True)
-        )
-        told = f"{variant.name:<34}{one.supervisor_percent:>13.3f}{one.warden_percent:>10.3f}{shown}"
+        own, guard = one.supervisor, one.warden
+        sizes = (own.rss_bytes / MIB, own.pss_bytes / MIB, guard.rss_bytes / MIB, guard.pss_bytes / MIB, one.pss_mib)
+        shown = "".join(f"{size:>{width}.1f}" for size, width in zip(sizes, (7, 7, 12, 6, 10), strict=True))
+        told = f"{variant.name:<32}{one.supervisor_percent:>13.3f}{one.warden_percent:>9.3f}{shown}"
         print(told + ("" if one.kept else "  MISSED"))
     return 0 if all(one.kept for one in found) else 1
 

@@ -129,8 +129,8 @@ def main(words: Sequence[str]) -> int:
     print("a real vLLM on the CPU" if asked.real else "the fake engine")
     print(f"{'':<58}{'min':>8} {'median':>8} {'max':>8}")
     if asked.real:
-        deaths(real(), {"API server": leader, "engine core": core}, 3)
-        hangs(real(), 2, at_once=1)
+        deaths(real(), {"API server": leader, "engine core": core}, 2)
+        hangs(real(), 1, at_once=1)
     else:
         deaths(OK, {"API server": leader}, 11)
         under_clients(7)

@@ -1,7 +1,7 @@
 """`scripts/bench soak`: one supervisor over a thousand lives of a fake engine, and what grows meanwhile.
 
     scripts/bench soak                  1,000 lives, a quarter of an hour
-    scripts/bench soak --lives 100
+    scripts/bench soak --lives 100 --rest 0
 
 Every fourth engine serves until it has been measured and is then killed from outside (or its warden is); those between
 die in turns of an exit with 0, 1 or 137, of memory in service, of a hang behind a healthy port, of SIGKILL, with
@@ -30,7 +30,7 @@ if str(CHECKOUT) not in sys.path:
 
 from scripts import growth  # noqa: E402 - found only with the checkout on the path
 from scripts.growth import Series  # noqa: E402
-from scripts.processes import MIB, Taken, children, leader_of, size_of, steady, taken, warden_of  # noqa: E402
+from scripts.processes import MIB, Taken, children, cpu_s, leader_of, size_of, steady, taken, warden_of  # noqa: E402
 from tests import fake_nvml  # noqa: E402
 from tests.fake_engine import behaviours as b  # noqa: E402
 from tests.fake_engine.scenario import Outcome  # noqa: E402
@@ -47,6 +47,7 @@ RESTART_WAIT_S = 0.02
 OPTIONS = ("--max-restarts", "99", "--restart-window", "1", "--hang-timeout", "1", "--log-format", "json")
 CARD = {"name": "NVIDIA GeForce RTX 4090", "total": 24 << 30, "capability": [8, 9]}
 
+REST_PERCENT = 0.1
 RSS_MIB = 0.5
 """What a thousand lives may add for good: fragments of the allocator's. A kilobyte of each life would be more."""
 
@@ -127,9 +128,11 @@ class Followed:
 class Soak:
     """One supervisor on a stage of its own."""
 
-    def __init__(self, stage: Stage, lives: int) -> None:
+    def __init__(self, stage: Stage, lives: int, rest_s: float) -> None:
         self.stage = stage
         self.lives = lives
+        self.rest_s = rest_s
+        self.rests: list[tuple[int, float]] = []
         self.readings: list[Reading] = []
         self.followed = Followed(stage.record)
         self.status_port = free_port()
@@ -147,6 +150,8 @@ class Soak:
         for held in range(1, self.lives + 2, HELD_EVERY):
             self._await_ready(process, held)
             self.readings.append(self._read(process.pid, held))
+            if held == 1 or held > self.lives - HELD_EVERY + 1:
+                self._rest(process.pid, held)
             if held <= self.lives:
                 self._kill(process.pid, held)
             if held // HELD_EVERY % 25 == 0:
@@ -156,7 +161,7 @@ class Soak:
         ended = self.stage.end(process)
         assert ended.code == 0, f"ended with {ended.code}: {ended.err[-2000:]}"
         self.stage.nothing_left()
-        return series(self.readings)
+        return [*series(self.readings), *rests(self.rests)]
 
     def _await_ready(self, process: subprocess.Popen[bytes], life: int) -> None:
         deadline = time.monotonic() + SLOWEST_S
@@ -167,6 +172,13 @@ class Soak:
             assert process.poll() is None, f"over before life {life}: {self.stage.err[-2000:]}"
             assert time.monotonic() < deadline, f"life {life} was not ready within {SLOWEST_S:g} s"
             time.sleep(0.01)
+
+    def _rest(self, supervisor: int, life: int) -> None:
+        """See how much of a core it takes while nothing happens; a hang is looked for four times a second here."""
+        if self.rest_s:
+            before, began = cpu_s(supervisor), time.monotonic()
+            time.sleep(self.rest_s)
+            self.rests.append((life, 100 * (cpu_s(supervisor) - before) / (time.monotonic() - began)))
 
     def _kill(self, supervisor: int, life: int) -> None:
         """Kill the engine's first process, every third time the process that guards it."""
@@ -222,19 +234,26 @@ def series(readings: Sequence[Reading]) -> list[Series]:
     ]
 
 
-def soak(lives: int, tell: Callable[[str], None] = lambda _: None) -> list[Series]:
+def rests(seen: Sequence[tuple[int, float]]) -> list[Series]:
+    """Return the rests at the first and the last life as a series, none where none was wanted."""
+    lives, percents = tuple(life for life, _ in seen), tuple(percent for _, percent in seen)
+    return [Series("supervisor: at rest, of a core", lives, percents, "%", REST_PERCENT)] if seen else []
+
+
+def soak(lives: int, rest_s: float = 0.0, tell: Callable[[str], None] = lambda _: None) -> list[Series]:
     """Soak one supervisor and return what was read; whatever happens, nothing outlives it."""
     with staged() as stage:
-        return Soak(stage, lives).run(tell)
+        return Soak(stage, lives, rest_s).run(tell)
 
 
 def main(words: Sequence[str]) -> int:
     """Run it, print the table, return the exit code."""
     parser = argparse.ArgumentParser(prog="scripts/bench soak")
     parser.add_argument("--lives", type=int, default=1000)
+    parser.add_argument("--rest", type=float, default=30.0, metavar="S", help="at the first life and at the last")
     asked = parser.parse_args(words)
     began = time.monotonic()
-    found = soak(asked.lives, lambda text: print(text, file=sys.stderr, flush=True))
+    found = soak(asked.lives, asked.rest, lambda text: print(text, file=sys.stderr, flush=True))
     print(f"{asked.lives} lives of the engine in {time.monotonic() - began:.0f} s, {len(found[0].lives)} readings")
     print(growth.heading())
     for one in found:
