@@ -38,15 +38,19 @@ class Guard:
             pulse = liveness.felt(pulse, self._counters(), time.monotonic())
             if not liveness.wants_asking(pulse, self.rules, time.monotonic()):
                 continue
-            answer = probe.prove(self.address, api_key=self.api_key, timeout=self.rules.answer_s)
+            left_s = liveness.patience(pulse, self.rules, time.monotonic())
+            answer = probe.prove(self.address, api_key=self.api_key, timeout=left_s)
             now = time.monotonic()
             if answer.verdict is probe.Verdict.PASSED:
                 pulse = liveness.answered(pulse, now)
-            elif answer.short:
+                continue
+            if answer.short:
                 if not warned:
                     warn(f"whether the engine hangs cannot be seen: {answer.short}")
                 warned = True
-            elif liveness.hangs(pulse, self.rules, now) and not gone.is_set():
+                continue
+            pulse = liveness.felt(pulse, self._counters(), now)  # it may work and have lost this one request
+            if liveness.hangs(pulse, self.rules, now) and not gone.is_set():
                 hung(f"no work and no answer for {now - pulse.alive:.0f} s: {answer.seen}")
                 return
 
@@ -64,7 +68,7 @@ class Guard:
 
     def _metrics(self) -> str:
         try:
-            status, text = probe.request(self.address, "/metrics", timeout=self.rules.answer_s)
+            status, text = probe.request(self.address, "/metrics", timeout=self.rules.every_s)
         except (OSError, http.client.HTTPException, RuntimeError, MemoryError):
             return ""
         return text if status == 200 and isinstance(text, str) else ""

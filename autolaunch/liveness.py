@@ -29,7 +29,10 @@ _SAMPLE = re.compile(r"^([a-zA-Z_:][\w:]*)(?:\{[^}]*\})?\s+([-+.\deE]+)", re.MUL
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """Seconds: how often a reading is taken, how long an engine may stand still before it is asked, and hang."""
+    """Seconds: how often a reading is taken, how long an engine may stand still before it is asked, and hang.
+
+    `answer_s` is what a question is given at least; `patience` says how much more.
+    """
 
     every_s: float = 15.0
     ask_after_s: float = 60.0
@@ -80,6 +83,14 @@ def felt(pulse: Pulse, counters: float | None, now: float) -> Pulse:
 def wants_asking(pulse: Pulse, rules: Rules, now: float) -> bool:
     """Whether the engine stood still for so long that it is asked for a token."""
     return now - pulse.alive >= rules.ask_after_s
+
+
+def patience(pulse: Pulse, rules: Rules, now: float) -> float:
+    """Return for how many seconds an answer is waited for: for all that is left until it hangs, or longer.
+
+    Several short questions, each given up and asked anew, would be no kinder and end half a bound too late.
+    """
+    return max(rules.answer_s, pulse.alive + rules.hang_s - now)
 
 
 def answered(pulse: Pulse, now: float) -> Pulse:

@@ -9,7 +9,17 @@ import pytest
 
 from autolaunch import probe
 from autolaunch.guard import Guard
-from autolaunch.liveness import Pulse, Rules, answered, counters_in, felt, hangs, requests_in, wants_asking
+from autolaunch.liveness import (
+    Pulse,
+    Rules,
+    answered,
+    counters_in,
+    felt,
+    hangs,
+    patience,
+    requests_in,
+    wants_asking,
+)
 from autolaunch.wish import Address
 
 RULES = Rules(every_s=15, ask_after_s=60, hang_s=180, answer_s=60)
@@ -58,6 +68,17 @@ def test_rules_within_a_bound_ask_before_it_is_over(hang_s: float) -> None:
     assert rules.hang_s == hang_s
     assert rules.ask_after_s + rules.every_s <= hang_s
     assert rules.answer_s <= hang_s
+
+
+def test_a_question_is_given_all_the_time_until_the_bound_and_never_less_than_its_own() -> None:
+    pulse = Pulse(100.0, 5.0)
+    assert [patience(pulse, RULES, now) for now in (160.0, 219.0, 220.0, 250.0, 400.0)] == [
+        120.0,
+        61.0,
+        60.0,
+        60.0,
+        60.0,
+    ]
 
 
 class Engine:
@@ -116,6 +137,12 @@ def test_one_that_neither_works_nor_answers_hangs_and_is_told_once(monkeypatch: 
     assert len(told) == 1
     assert "no work and no answer" in told[0]
     assert "HTTP 500" in told[0]
+
+
+def test_one_that_lost_the_question_and_works_again_does_not_hang(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = Engine([float(count) for count in range(20)], [probe.Verdict.REFUSED])
+    assert watched(monkeypatch, engine, Rules(0.001, 0.0, 0.001, 1.0)) == []
+    assert engine.asked > 5
 
 
 def test_metrics_that_cannot_be_had_leave_it_to_the_answer(monkeypatch: pytest.MonkeyPatch) -> None:
