@@ -9,6 +9,7 @@ import contextlib
 import os
 import signal
 import sys
+from collections.abc import Callable
 from types import FrameType
 
 from autolaunch.init import become_init, is_init
@@ -43,8 +44,15 @@ def _open_missing_streams() -> None:
     os.close(descriptor)
 
 
-def main() -> None:
-    """Run autolaunch; the supervisor takes the signals over once it has a run to stop."""
+def autolaunch() -> None:
+    """Run the command line."""
+    from autolaunch.cli import main as run  # noqa: PLC0415 - a signal may come while this is imported
+
+    run()
+
+
+def main(run: Callable[[], None] = autolaunch) -> None:
+    """Run a command of autolaunch; the supervisor takes the signals over once it has a run to stop."""
     taken = [one for one in TAKEN if one is not signal.SIGHUP or signal.getsignal(one) is not signal.SIG_IGN]  # nohup
     for number in taken:
         signal.signal(number, _leave)
@@ -56,8 +64,6 @@ def main() -> None:
         adopt(os.environ)
     try:
         _open_missing_streams()
-        from autolaunch.cli import main as run  # noqa: PLC0415 - a signal may come while this is imported
-
         run()
     finally:
         for number in TAKEN:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from autolaunch import configuration
+from autolaunch.arguments import given
 from autolaunch.dialect import dialect_of, names_for
 from autolaunch.errors import WishError
 from autolaunch.facts import Basis, Variant, Weights
@@ -40,7 +41,7 @@ class Entry:
     `max_model_len`, `quantization`, `shape` and `weights` are what the catalogue knows, None where it knows
     nothing. `also` are other names and hub ids of the same model, `like` hub ids of other weights in the same
     dimensions. `since` and `until` are the first and the last release of vLLM that serve it ("0.8.5"), "" where any
-    does; `refusal` says why none does.
+    does; `refusal` says why none does. `model_type` is the configuration's ("glm4").
     """
 
     name: str
@@ -58,6 +59,7 @@ class Entry:
     until: str = ""
     refusal: str = ""
     dialect: str = ""
+    model_type: str = ""
 
 
 @lru_cache(maxsize=1)
@@ -94,6 +96,7 @@ def _entry(name: str, facts: Mapping[str, Any], *, called: str = "") -> Entry:
         until=facts.get("until", ""),
         refusal=facts.get("refusal", ""),
         dialect=dialect,
+        model_type=known.model_type,
     )
 
 
@@ -158,6 +161,33 @@ def _template(folder: Path) -> str:
         template = table.get("chat_template") if isinstance(table, dict) else None
         return template if isinstance(template, str) else ""
     return ""
+
+
+VISION = ("GLM-4v-9b", "glm-4v", "glm-4v-9b")
+"""The names under which GLM-4's vision server was asked, its own first."""
+
+
+def as_published(entry: Entry) -> Entry:
+    """Return an entry as GLM-4's own server had it: its names first, remote code and all that its files need.
+
+    Only for what the catalogue knows: hub ids of its entries, and folders that are named or that speak like GLM-4's.
+    """
+    vision = re.match(r"glm[-_]?4v", Path(entry.name).name.lower())
+    alias = _aliases().get(entry.name.lower()) or ("glm-4v-9b" if vision else "")
+    if alias:
+        own, since = given(_tables()[alias].get("engine_args", ())), _tables()[alias].get("since", "")
+    else:
+        own, since = given(("--trust-remote-code",) if entry.dialect else ()), ""
+    names = (*VISION, entry.name) if vision else names_for(entry.dialect, entry.name) if entry.dialect else ()
+    named = ("--served-model-name", *names) if names else entry.engine_args
+    words = (word for option in own if option.name != "served-model-name" for word in option.tokens)
+    return replace(entry, engine_args=(*named, *words), since=entry.since or since)
+
+
+def before(entry: Entry, release: str | None) -> Entry:
+    """Return the entry for an engine that is too old for it: another form of the same model, where there is one."""
+    older = _tables().get(entry.name, {}).get("before", "")
+    return _entry(older, _tables()[older], called=entry.name) if older and misfit(entry, release) else entry
 
 
 def misfit(entry: Entry, release: str | None) -> str:

@@ -205,10 +205,10 @@ def doctor(engine: str | None, state_dir: Path | None) -> None:
         raise missing
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line; every error becomes a message with a hint and its exit code."""
+def main(arguments: Sequence[str] | None = None, *, command: click.Command = cli, name: str = "autolaunch") -> None:
+    """Run a command line, this process's own by default; an error becomes a message, a hint and its exit code."""
     try:
-        cli.main(args=None if arguments is None else list(arguments), prog_name="autolaunch", standalone_mode=False)
+        command.main(None if arguments is None else list(arguments), prog_name=name, standalone_mode=False)
     except AutolaunchError as error:
         _complain(error.what, error.hint, error.exit_code)
         raise SystemExit(int(error.exit_code)) from error

@@ -73,7 +73,8 @@ _DEFAULTS: Mapping[str, Config] = {"gemma3_text": _GEMMA, "gemma3": _GEMMA, "gem
 class Configuration:
     """What was found; `notes` says what was not, and why.
 
-    `weights` are those that follow from the dimensions, `float32` is how the checkpoint is stored.
+    `weights` are those that follow from the dimensions, `dtype` is how the checkpoint is stored ("bfloat16"), "" where
+    that is not said.
     """
 
     shape: Shape | None = None
@@ -81,13 +82,15 @@ class Configuration:
     quantization: str | None = None
     notes: tuple[str, ...] = ()
     weights: Weights | None = None
-    float32: bool = False
+    model_type: str = ""
+    dtype: str = ""
 
 
 def read(config: Config) -> Configuration:
     """Return what a configuration says. Never raises, whatever is in it."""
     text = language_model(config)
-    found = Configuration(None, _longest(text), _quantization(text), float32=_float32(text))
+    model_type = str(text.get("model_type") or "")
+    found = Configuration(None, _longest(text), _quantization(text), model_type=model_type, dtype=_dtype(text))
     try:
         shape = _shape(config, text)
     except Doubt as doubt:
@@ -213,8 +216,8 @@ def _block(text: Config) -> int:
     return count(quantized, "weight_block_size") or 0
 
 
-def _float32(text: Config) -> bool:
-    return str(text.get("torch_dtype") or text.get("dtype") or "").removeprefix("torch.") == "float32"
+def _dtype(text: Config) -> str:
+    return str(text.get("torch_dtype") or text.get("dtype") or "").removeprefix("torch.")
 
 
 def _quantization(text: Config) -> str | None:

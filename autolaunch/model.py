@@ -92,7 +92,7 @@ def _reading(found: Configuration, entry: Entry, where: Where) -> Reading:
         layers=shape.num_hidden_layers if shape else None,
         tied=shape.tie_word_embeddings if shape else False,
         quantized=found.quantization is not None,
-        float32=found.float32,
+        float32=found.dtype == "float32",
         text_only=where.text_only,
     )
 
@@ -117,6 +117,8 @@ def _model(entry: Entry, found: Configuration, counted: Weights | None, notes: t
         shape=shape,
         weights=weights,
         notes=(*found.notes, *notes),
+        model_type=found.model_type or entry.model_type,
+        dtype=found.dtype,
     )
 
 
@@ -138,5 +140,7 @@ def _asked(entry: Entry, here: Model, environment: Mapping[str, str], where: Whe
         shape=here.shape or told.shape,
         weights=here.weights or told.weights,
         revision=here.revision or answer.revision,
+        model_type=here.model_type or told.model_type,
+        dtype=here.dtype or told.dtype,
         notes=(*here.notes, *found.notes, *answer.notes),
     )

@@ -15,7 +15,7 @@ from autolaunch.arguments import Given, engine_options, given
 from autolaunch.asked import wish_digest
 from autolaunch.beyond import MARK, beyond, variables
 from autolaunch.case import Limits
-from autolaunch.catalog import Entry, find_model
+from autolaunch.catalog import Entry, as_published, before, find_model, misfit
 from autolaunch.dialect import fit, sees_files
 from autolaunch.errors import WishError
 from autolaunch.installation import Installation
@@ -29,7 +29,10 @@ from autolaunch.wish import Wish, make_wish, model_from
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """The options of `serve`, as the Contract names them; `only_reads` leaves the state folder as it is."""
+    """The options of `serve`, as the Contract names them; `only_reads` leaves the state folder as it is.
+
+    `as_published` gives a model of a known family the options that its publisher's files need, remote code included.
+    """
 
     engine: str | None = None
     engine_version: str | None = None
@@ -56,6 +59,7 @@ class Options:
     engine_log: str = "file"
     log_format: str = "auto"
     status: StatusAddress | None = None
+    as_published: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,17 +90,17 @@ class Asked:
     def digest(self) -> str:
         """What outcomes of the same wish are remembered under."""
         wish = self.wish
-        limits, strategy, options = wish.limits, self.strategy, self._options
+        limits, strategy, options = wish.limits, self.strategy, self.options
         digest = wish_digest(wish.pinned, pins=wish.pins, limits=limits, strategy=strategy, options=options)
         return digest + MARK if self.beyond else digest
 
     @property
     def beyond(self) -> str:
         """An engine option that the memory model does not know, "" where it knows all."""
-        return beyond(self._options)
+        return beyond(self.options)
 
     @property
-    def _options(self) -> tuple[Given, ...]:
+    def options(self) -> tuple[Given, ...]:
         """All that the engine gets, the last of a name wins: ours, its command's, its config file's, the user's."""
         return (*self.around, *given(self.wish.entry_args), *self.wish.options)
 
@@ -116,6 +120,7 @@ def ask(model: str | None, engine_args: Sequence[str], options: Options) -> Aske
         )
     strategy = load_strategy(options.strategy)
     entry = find_model(model)
+    entry = as_published(entry) if options.as_published else entry
     wish = make_wish(entry, engine_args, limits_of(options), environment=os.environ)
     address = wish.address
     if options.status is not None and not address.uds and options.status.meets(address.host, address.port):
@@ -129,10 +134,13 @@ def ask(model: str | None, engine_args: Sequence[str], options: Options) -> Aske
 def spelled_for(asked: Asked, *, version: str | None) -> Asked:
     """Return what is asked with the engine options as that vLLM takes them; raise `WishError` where it has no words."""
     translated = translate(asked.wish.engine_args, version=version)
-    if translated.tokens == asked.wish.engine_args:
-        return replace(asked, said=translated.said)
-    wish = make_wish(asked.entry, translated.tokens, asked.wish.limits, environment=os.environ)
-    return replace(asked, wish=wish, said=translated.said)
+    entry, said = before(asked.entry, version), translated.said
+    if entry is not asked.entry:
+        said = (f"{misfit(asked.entry, version)}: {entry.model} is taken", *said)
+    elif translated.tokens == asked.wish.engine_args:
+        return replace(asked, said=said)
+    wish = make_wish(entry, translated.tokens, asked.wish.limits, environment=os.environ)
+    return replace(asked, wish=wish, entry=entry, said=said)
 
 
 def speaking(asked: Asked, installation: Installation) -> Asked:

@@ -31,6 +31,7 @@ from autolaunch.placement import Placement, claim, place
 from autolaunch.plan_form import basis_as_json, budget_as_json
 from autolaunch.planner import Plan, plan
 from autolaunch.port import refuse_taken_port
+from autolaunch.precision import precision
 from autolaunch.recall import recall
 from autolaunch.restarts import CrashLog, jittered
 from autolaunch.shortfall import shortfall
@@ -126,6 +127,8 @@ def prepare(
 ) -> Prepared:
     """Find out what is known of the model and what is remembered, and plan; `note` hears what was skipped."""
     unfit = misfit(asked.entry, installation.engine.version)
+    if unfit and not options.try_anyway:
+        raise WishError(unfit, hint="name another vLLM with --engine, or start it nevertheless with --try-anyway")
     if unfit:
         note(unfit)
     if options.memory is not None and placement.device.total_bytes is None:
@@ -138,6 +141,7 @@ def prepare(
     for text in facts.notes:
         note(text)
     situation = Situation(placement.device, installation.engine, facts)
+    asked = _in_its_type(asked, situation, note)
     _refuse_floor(asked, situation)
     _note_cards(asked, placement, note)
     _note_pins(asked, facts, note)
@@ -145,6 +149,15 @@ def prepare(
     key = key_of(situation, cards=placement.cards)
     asking = question(asked, situation, memory.past(key), cards=placement.cards)
     return Prepared(asked, installation, placement, memory, key, asking, recall(asking, now=time.time()))
+
+
+def _in_its_type(asked: Asked, situation: Situation, note: Callable[[str], None]) -> Asked:
+    """Return what is asked with the dtype that the card needs, which `note` hears."""
+    typed = next((option.value for option in reversed(asked.options) if option.name == "dtype"), None)
+    chosen = precision(situation.model, situation.device, asked=typed)
+    if chosen.said:
+        note(chosen.said)
+    return replace(asked, wish=replace(asked.wish, entry_args=(*asked.wish.entry_args, *chosen.words)))
 
 
 def _memory(options: Options, note: Callable[[str], None]) -> Memory:

@@ -11,7 +11,7 @@ import pytest
 
 import autolaunch.catalog
 from autolaunch.arguments import given
-from autolaunch.catalog import Entry, catalog, find_model, misfit
+from autolaunch.catalog import Entry, as_published, before, catalog, find_model, misfit
 from autolaunch.configuration import read
 from autolaunch.errors import WishError
 from autolaunch.facts import Basis
@@ -352,3 +352,40 @@ def test_what_can_be_no_model_is_refused_with_the_nearest_name(name: str, what: 
 def test_a_folder_without_a_model_says_what_is_missing(tmp_path: Path) -> None:
     with pytest.raises(WishError, match=r"holds no model: no config\.json in it"):
         find_model(str(tmp_path))
+
+
+def test_an_older_engine_gets_another_form_of_the_same_model_under_its_name() -> None:
+    entry = find_model("glm-4-9b")
+    older = before(entry, "0.6.3")
+    assert older.model == "zai-org/glm-4-9b-chat"
+    assert "glm-4-9b" in older.engine_args
+    assert "--trust-remote-code" in older.engine_args
+    assert before(entry, "0.24.0") is before(entry, None) is entry
+    other = find_model("glm-4-9b-0414")
+    assert before(other, "0.6.3") is other
+
+
+GLM_4 = ("--served-model-name", "glm-4", "glm-4-9b", "glm-4-9b-chat")
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("THUDM/glm-4-9b-chat", (*GLM_4, "THUDM/glm-4-9b-chat", "--trust-remote-code")),
+        ("zai-org/glm-4-9b-chat-hf", (*GLM_4, "zai-org/glm-4-9b-chat-hf")),
+        (
+            "THUDM/glm-4v-9b",
+            (
+                *("--served-model-name", "GLM-4v-9b", "glm-4v", "glm-4v-9b", "THUDM/glm-4v-9b"),
+                *("--trust-remote-code", "--hf-overrides", '{"architectures":["GLM4VForCausalLM"]}'),
+            ),
+        ),
+        ("me/of-my-own", ()),
+        ("me/my-4v-glm", ()),
+    ],
+)
+def test_as_published_a_model_of_the_catalogue_has_glm_4s_names_and_its_own_code(
+    name: str, words: tuple[str, ...]
+) -> None:
+    made = as_published(find_model(name))
+    assert (made.name, made.model, made.engine_args) == (name, name, words)

@@ -59,7 +59,7 @@ def cached(cache: Path, model: str, config: Any = GLM_CONFIG) -> Path:
 def test_a_folder_is_known_exactly_by_its_own_files(tmp_path: Path) -> None:
     entry = folder(tmp_path, GLM_CONFIG)
     write(tmp_path / "model.safetensors", glm_4_9b())
-    assert look_at(entry) == Model(131072, None, VARIANTS, "m", "", GLM.shape, EXACT)
+    assert look_at(entry) == Model(131072, None, VARIANTS, "m", "", GLM.shape, EXACT, (), "glm", "bfloat16")
 
 
 @pytest.mark.parametrize(
@@ -169,7 +169,7 @@ def test_a_gguf_file_is_quantized_already(tmp_path: Path) -> None:
 
 def test_a_model_in_the_hubs_cache_is_read_at_the_revision_that_is_there(tmp_path: Path) -> None:
     write(cached(tmp_path, "org/m") / "model.safetensors", glm_4_9b())
-    expected = Model(131072, None, (), "org/m", "abc", GLM.shape, EXACT)
+    expected = Model(131072, None, (), "org/m", "abc", GLM.shape, EXACT, (), "glm", "bfloat16")
     assert look_at(Entry("org/m", "org/m"), environment={"HF_HUB_CACHE": str(tmp_path)}) == expected
     here = Where(download_dir=str(tmp_path), revision="abc")
     assert look_at(Entry("org/m", "org/m"), environment={}, where=here) == expected
@@ -185,7 +185,7 @@ def test_a_download_that_broke_off_falls_back_on_the_catalogue(tmp_path: Path) -
 
 def test_a_model_that_is_nowhere_is_known_by_the_catalogue_alone(tmp_path: Path) -> None:
     found = look_at(GLM, environment={"HF_HOME": str(tmp_path)})
-    assert found == Model(131072, None, (), "glm-4-9b", "", GLM.shape, GLM.weights)
+    assert found == Model(131072, None, (), "glm-4-9b", "", GLM.shape, GLM.weights, (), "glm")
     assert GLM.weights == Weights(18_799_902_720, 16_315_842_560, 0, Basis.EXACT, "catalogue")
 
 
@@ -242,7 +242,7 @@ def test_the_hub_is_asked_for_what_nobody_here_knows(tmp_path: Path, asked: list
     found = look_at(Entry("org/m", "org/m"), online=True, environment={"HF_HOME": str(tmp_path)})
     linear = 18_799_902_720 - 4 * 151552 * 4096
     weights = Weights(18_799_902_720, linear, 0, Basis.ESTIMATED, "the hub's metadata")
-    assert found == Model(131072, None, (), "org/m", "cafe", GLM.shape, weights, ("a note",))
+    assert found == Model(131072, None, (), "org/m", "cafe", GLM.shape, weights, ("a note",), "strange", "bfloat16")
     assert asked == ["org/m"]
 
 
