@@ -18,11 +18,10 @@ import urllib.parse
 import urllib.request
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from time import monotonic
 from typing import Any
 
-from autolaunch.snapshot import home_folder
+from autolaunch.snapshot import expanded, home_folder
 
 SECONDS = 3.0
 """How long a start may wait for the hub in all."""
@@ -86,7 +85,7 @@ def token(environment: Mapping[str, str]) -> str:
     if given or environment.get("HF_HUB_DISABLE_IMPLICIT_TOKEN", "").upper() in _ON:
         return (given or "").strip()
     place = environment.get("HF_TOKEN_PATH")
-    file = Path(place).expanduser() if place else home_folder(environment) / "token"
+    file = expanded(place) if place else home_folder(environment) / "token"
     try:
         return file.read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError):

@@ -26,7 +26,7 @@ def find(model: str, *, environment: Mapping[str, str], revision: str = "", cach
     `revision` is a branch, tag or commit, "" the default branch; `cache` replaces the hub's own folder, as
     `--download-dir` does.
     """
-    own = Path(model).expanduser()
+    own = expanded(model)
     if own.is_dir():
         return Snapshot(own)
     if not is_hub_id(model):
@@ -44,14 +44,22 @@ def is_hub_id(model: str) -> bool:
 def cache_folder(environment: Mapping[str, str]) -> Path:
     """Return the hub's cache: HF_HUB_CACHE, else in HF_HOME, else below XDG_CACHE_HOME or ~/.cache."""
     given = environment.get("HF_HUB_CACHE") or environment.get("HUGGINGFACE_HUB_CACHE")
-    return Path(given).expanduser() if given else home_folder(environment) / "hub"
+    return expanded(given) if given else home_folder(environment) / "hub"
+
+
+def expanded(path: str) -> Path:
+    """Return a path with its `~` expanded; as it is for a user without a home, who has nothing there."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        return Path(path)
 
 
 def home_folder(environment: Mapping[str, str]) -> Path:
     """Return the hub's own folder, which holds its cache and the user's token."""
     given = environment.get("HF_HOME")
     below = environment.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(given).expanduser() if given else Path(below).expanduser() / "huggingface"
+    return expanded(given) if given else expanded(below) / "huggingface"
 
 
 def _commit(place: Path, revision: str) -> str:

@@ -34,8 +34,18 @@ MEMORY_FILE = "memory.sqlite3"
 
 
 def state_folder(chosen: Path | None) -> Path:
-    """Return the folder that `--state-dir` names, else the platform's for this user."""
-    return chosen if chosen is not None else platformdirs.user_state_path("autolaunch")
+    """Return the folder that `--state-dir` names, else the platform's for this user; raise `HostError` where none is.
+
+    A user id without a name and without HOME, as containers draw them, has no home: platformdirs raises there, and
+    its older releases name a folder `~` wherever one stands.
+    """
+    if chosen is not None:
+        return chosen
+    with contextlib.suppress(RuntimeError):
+        folder = platformdirs.user_state_path("autolaunch")
+        if folder.is_absolute():
+            return folder
+    raise HostError(f"user id {os.getuid()} has no home folder", hint="set HOME, or give a folder with --state-dir")
 
 
 def new_id(chosen: Path | None) -> str:

@@ -111,8 +111,8 @@ class Stage:
 
     def start(self, words: Sequence[str], **how: Any) -> subprocess.Popen[bytes]:
         with (self.folder / "out").open("ab") as out, (self.folder / "err").open("ab") as err:
-            streams = {"stdin": subprocess.DEVNULL, "stdout": out, "stderr": err, "start_new_session": True}
-            process = subprocess.Popen(list(words), env=self.environment, cwd=ROOT, **{**streams, **how})
+            usual = {"stdin": subprocess.DEVNULL, "stdout": out, "stderr": err, "start_new_session": True, "cwd": ROOT}
+            process = subprocess.Popen(list(words), env=self.environment, **{**usual, **how})
         self.running.append(process)
         return process
 
