@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 import pytest
 
 from tests.fake_engine import behaviours as b
@@ -38,22 +36,34 @@ def test_a_health_that_is_garbage_is_no_readiness() -> None:
 
 
 @pytest.mark.parametrize("to", ["models", "completions"])
-@pytest.mark.parametrize("way", WAYS)
-def test_an_answer_that_is_garbage_is_no_readiness(stage: Stage, way: str, to: str) -> None:
-    module = drive(stage, supervisor={"PROOF_TRIES": 2, "PROOF_TIMEOUT_S": 1})
-    stage.play(ok(b.Garbled(way=way, to=to)))
-    process = stage.launch("--check", module=module)
-    since, peak = time.monotonic(), 0
-    while process.poll() is None:
-        peak = max(peak, state_of(process.pid, "VmHWM"))
-        assert time.monotonic() - since < 15
-    ended = stage.end(process)
-    assert ended.code == 4, ended.err
-    assert "/health is 200 and the first request fails" in ended.err
-    assert "Traceback" not in ended.err
-    assert stage.lines("ready") == []
-    assert stage.left() == []
-    assert 0 < peak < MOST_RSS_KB
+def test_an_answer_that_is_garbage_is_no_readiness(to: str) -> None:
+    with stages(len(WAYS)) as every:
+        for stage, way in zip(every, WAYS, strict=True):
+            module = drive(stage, supervisor={"PROOF_TRIES": 2, "PROOF_TIMEOUT_S": 1})
+            stage.play(ok(b.Garbled(way=way, to=to)))
+            stage.launch("--check", module=module)
+        peaks = peaks_kb(every)
+        for stage, way in zip(every, WAYS, strict=True):
+            ended = stage.end(stage.running[0])
+            assert (way, ended.code) == (way, 4), ended.err
+            assert "/health is 200 and the first request fails" in ended.err
+            assert "Traceback" not in ended.err
+            assert stage.lines("ready") == []
+            assert stage.left() == []
+        assert max(peaks) < MOST_RSS_KB
+
+
+def peaks_kb(every: list[Stage]) -> list[int]:
+    """Return each supervisor's highest resident memory, polled to the end of all."""
+    peaks = [0] * len(every)
+
+    def ended() -> bool:
+        for number, stage in enumerate(every):
+            peaks[number] = max(peaks[number], state_of(stage.running[0].pid, "VmHWM"))
+        return all(stage.running[0].poll() is not None for stage in every)
+
+    until(ended, "all to end")
+    return peaks
 
 
 def test_an_engine_that_answers_garbage_from_some_time_on_is_started_again() -> None:

@@ -73,25 +73,34 @@ def descriptors(pid: int) -> int:
     return len(os.listdir(f"/proc/{pid}/fd"))  # noqa: PTH208 - of another process, at once
 
 
-@pytest.mark.parametrize("kind", [resource.RLIMIT_NOFILE, resource.RLIMIT_AS], ids=["descriptors", "memory"])
-def test_a_supervisor_that_is_short_in_service_takes_no_healthy_engine_for_one_that_hangs(
-    stage: Stage, kind: int
-) -> None:
-    stage.play(ok(b.Worker()))
-    process = stage.launch("--hang-timeout", "2")
-    stage.line("ready")
+def test_a_supervisor_that_is_short_in_service_takes_no_healthy_engine_for_one_that_hangs() -> None:
+    """A question takes a descriptor, and next to no memory."""
+    kinds = (resource.RLIMIT_NOFILE, resource.RLIMIT_AS)
+    with stages(len(kinds)) as every:
+        for stage in every:
+            stage.play(ok(b.Worker()))
+            stage.launch("--hang-timeout", "2")
+        with contextlib.ExitStack() as stack:
+            for stage, kind in zip(every, kinds, strict=True):
+                stage.line("ready")
+                asked_again(stage)
+                pid = stage.running[0].pid
+                few = 4 if kind == resource.RLIMIT_NOFILE else state_of(pid, "VmSize") * 1024
+                stack.enter_context(lowered(pid, kind, few))
+            wait(every[0].running[0], 5)
+            warned = [one.err.count("cannot be seen: autolaunch is short of file descriptors") for one in every]
+            assert warned == [1, 0]
+        for stage in every:
+            asked_again(stage)
+            stage.stop(stage.running[0])
+            assert stage.events == ["plan", "attempt", "ready", "stopped"]
+            assert "Traceback" not in stage.err
+
+
+def asked_again(stage: Stage) -> None:
+    """Wait for another question."""
     asked = stage.log().count(b"POST /v1/completions")
     until(lambda: stage.log().count(b"POST /v1/completions") > asked, "a question")
-    few = 4 if kind == resource.RLIMIT_NOFILE else state_of(process.pid, "VmSize") * 1024
-    with lowered(process.pid, kind, few):
-        wait(process, 5)
-        warned = stage.err.count("warning: whether the engine hangs cannot be seen: autolaunch is short of")
-        assert warned == 1 or (warned == 0 and kind == resource.RLIMIT_AS), "a question takes next to no memory"
-    asked = stage.log().count(b"POST /v1/completions")
-    until(lambda: stage.log().count(b"POST /v1/completions") > asked, "a question once there are means again")
-    stage.stop(process)
-    assert stage.events == ["plan", "attempt", "ready", "stopped"]
-    assert "Traceback" not in stage.err
 
 
 def test_a_crash_while_no_descriptor_is_left_ends_the_run_in_words(stage: Stage) -> None:

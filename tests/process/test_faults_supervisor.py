@@ -14,7 +14,7 @@ import pytest
 from tests.fake_engine import behaviours as b
 from tests.fake_engine import leftovers
 from tests.fake_engine.scenario import Outcome
-from tests.process.stage import Stage, crowd, drive, ok, stopped, until, wait
+from tests.process.stage import Stage, crowd, drive, ok, stages, stopped, until, wait
 
 pytestmark = [pytest.mark.process, pytest.mark.timeout(60)]
 
@@ -24,20 +24,24 @@ TREE = (b.Together(), b.Worker())
 # --- stopped, for longer than any of its deadlines
 
 
-@pytest.mark.parametrize("bound", ["--stall-timeout", "--start-timeout"])
-def test_a_supervisor_that_was_stopped_in_a_start_does_not_take_it_for_the_engines_fault(
-    stage: Stage, bound: str
-) -> None:
+def test_a_supervisor_that_was_stopped_in_a_start_does_not_take_it_for_the_engines_fault() -> None:
     """It woke up, found its deadline passed, and ended an engine that had come up meanwhile."""
-    stage.play(ok(*TREE, delay_s={"load": 1}))
-    process = stage.launch(bound, "2.5")
-    stage.grown({"worker0"})
-    with stopped(process.pid):
-        stage.happened("ready")
-        wait(process, 3.5)
-    stage.line("ready")
-    stage.stop(process)
-    assert stage.events == ["plan", "attempt", "ready", "stopped"]
+    bounds = ("--stall-timeout", "--start-timeout")
+    with stages(len(bounds)) as every:
+        for stage, bound in zip(every, bounds, strict=True):
+            stage.play(ok(*TREE, delay_s={"load": 1}))
+            stage.launch(bound, "4")
+        with ExitStack() as stack:
+            for stage in every:
+                stage.grown({"worker0"})
+                stack.enter_context(stopped(stage.running[0].pid))
+            for stage in every:
+                stage.happened("ready")
+            wait(every[0].running[0], 5)
+        for stage in every:
+            stage.line("ready")
+            stage.stop(stage.running[0])
+            assert stage.events == ["plan", "attempt", "ready", "stopped"]
 
 
 def test_an_engine_that_stalls_while_the_supervisor_is_stopped_is_noticed_afterwards(stage: Stage) -> None:
@@ -68,20 +72,24 @@ def test_a_first_request_that_was_answered_while_the_supervisor_was_stopped_coun
     assert stage.lines("failed") == []
 
 
-@pytest.mark.parametrize("after_s", [0.0, 0.3, 0.6])
-def test_a_supervisor_that_was_stopped_while_it_ends_an_engine_goes_on(stage: Stage, after_s: float) -> None:
-    """Its bound for SIGKILL had passed: the host was said to be at fault, although the tree was long gone."""
-    module = drive(stage, policy={"kill_wait_s": 1.5})
-    stage.play(Outcome(kind="kv_too_small", then="hang", behaviours=crowd()), ok())
-    process = stage.launch("--check", module=module)
-    stage.happened("cause")
-    if after_s:
-        wait(process, after_s)
-    with stopped(process.pid):
-        wait(process, 2.5)
-    assert stage.end(process).code == 0, stage.err
-    assert stage.left() == []
-    assert stage.events == ["plan", "attempt", "failed", "step", "attempt", "ready", "stopped"]
+def test_a_supervisor_that_was_stopped_while_it_ends_an_engine_goes_on() -> None:
+    """At three moments of it, each for longer than the bound within which SIGKILL must have ended the tree."""
+    moments_s = (0.01, 0.3, 0.6)
+    with stages(len(moments_s)) as every:
+        for stage in every:
+            module = drive(stage, policy={"kill_wait_s": 1.5})
+            stage.play(Outcome(kind="kv_too_small", then="hang", behaviours=crowd()), ok())
+            stage.launch("--check", module=module)
+        with ExitStack() as stack:
+            for stage, moment_s in zip(every, moments_s, strict=True):
+                stage.happened("cause")
+                wait(stage.running[0], moment_s)
+                stack.enter_context(stopped(stage.running[0].pid))
+            wait(every[0].running[0], 2.5)
+        for stage in every:
+            assert stage.end(stage.running[0]).code == 0, stage.err
+            assert stage.left() == []
+            assert stage.events == ["plan", "attempt", "failed", "step", "attempt", "ready", "stopped"]
 
 
 def test_a_supervisor_that_was_stopped_in_service_does_not_take_it_for_a_hang(stage: Stage) -> None:
@@ -90,7 +98,7 @@ def test_a_supervisor_that_was_stopped_in_service_does_not_take_it_for_a_hang(st
     process = stage.launch("--hang-timeout", "1.5")
     stage.line("ready")
     asked = stage.log().count(b"POST /v1/completions")
-    for _ in range(4):
+    for _ in range(2):
         until(lambda asked=asked: stage.log().count(b"POST /v1/completions") > asked, "a question")  # type: ignore[misc]
         with stopped(process.pid):
             wait(process, 2)
@@ -101,15 +109,15 @@ def test_a_supervisor_that_was_stopped_in_service_does_not_take_it_for_a_hang(st
 
 def test_a_question_that_is_under_way_while_the_supervisor_is_stopped_is_asked_again(stage: Stage) -> None:
     stage.play(ok(*TREE))
-    process = stage.launch("--hang-timeout", "3")
+    process = stage.launch("--hang-timeout", "2")
     stage.line("ready")
     (worker,) = (pid for pid, role in stage.grown({"worker0"}).items() if role == "worker0")
     os.kill(worker, signal.SIGSTOP)
     until(lambda: b"} 1.0" in metrics(stage), "a question that waits")
     with stopped(process.pid):
         os.kill(worker, signal.SIGCONT)
-        wait(process, 4)
-    wait(process, 3.5)
+        wait(process, 3)
+    wait(process, 2)
     stage.stop(process)
     assert stage.events == ["plan", "attempt", "ready", "stopped"]
 
