@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from math import floor
 
 from autolaunch.failure import Failure, Kind
+from autolaunch.translation import unrecognized
 
 Numbers = Mapping[str, float]
 
@@ -22,6 +23,9 @@ def advice(failure: Failure) -> tuple[str, ...]:
     speak = _ADVICE.get(failure.kind)
     if speak is not None:
         return speak(failure.numbers)
+    _, unknown, tokens = failure.line.partition("unrecognized arguments:")
+    if failure.kind is Kind.CONFIG_ERROR and unknown:
+        return unrecognized(tokens.split(), version=failure.engine_version)
     return _PLAIN.get(failure.kind, ())
 
 

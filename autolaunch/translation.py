@@ -108,7 +108,8 @@ def _meant(option: Given, release: Release, names: frozenset[str]) -> tuple[Sequ
     name, state = _state(option)
     span = releases().options.get(name)
     if span is None or "." in option.tokens[0].split("=", 1)[0]:
-        return option.tokens, _slip(option, name)
+        slip = _slip(option, name)
+        return option.tokens, f"{slip} It is passed on as it is" if slip else ""
     gone, not_yet = changes()
     if span.after(release.version):
         return _changed(option, gone[name], names, _Place(release, name, state, span))
@@ -176,6 +177,25 @@ def _leave_out(place: _Place) -> str:
     return "leave it out"
 
 
+def unrecognized(tokens: Sequence[str], *, version: str | None) -> tuple[str, ...]:
+    """Return what is to be done about each of the arguments that an engine of some version did not recognize."""
+    numbers = parse_version(version or "")
+    said = []
+    for option in given(tokens):
+        name, state = _state(option)
+        span = releases().options.get(name)
+        if span is not None and numbers is not None and not span.holds(numbers):
+            said.append(f"{_Place(Release(str(version), numbers), name, state, span).when}: leave it out.")
+        elif span is not None:
+            until = f" to the one before {span.gone}" if span.gone else ""
+            said.append(f"--{name} is an option of vLLM from {span.since}{until}: this engine is another release.")
+        else:
+            said.append(
+                _slip(option, name) or f"No vLLM up to {releases().newest} has {option.tokens[0]}: leave it out."
+            )
+    return tuple(said) or ("The engine got a word that it cannot place: leave it out.",)
+
+
 # --- flags, which were written in three ways
 
 
@@ -211,4 +231,4 @@ def _slip(option: Given, name: str) -> str:
     near = difflib.get_close_matches(name, releases().options, n=1, cutoff=NEAR)
     if not near or any(known.startswith(name) for known in releases().options):
         return ""
-    return f"no vLLM up to {releases().newest} has --{name}: did you mean --{near[0]}? It is passed on as it is"
+    return f"no vLLM up to {releases().newest} has --{name}: did you mean --{near[0]}?"

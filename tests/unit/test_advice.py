@@ -54,3 +54,12 @@ def test_on_a_full_card_no_share_is_proposed() -> None:
 
 def test_a_host_without_memory_is_not_cured_on_the_gpu() -> None:
     assert "No GPU setting helps." in advice(Failure(Kind.HOST_OOM))
+
+
+def test_unrecognized_arguments_are_named_each() -> None:
+    line = "api_server.py: error: unrecognized arguments: --worker-use-ray --max-modell-len 4096"
+    failure = Failure(Kind.CONFIG_ERROR, line=line, engine_version="0.32.0")
+    assert advice(failure) == (
+        "vLLM 0.32.0 has no --worker-use-ray any more (it went with 0.7.0): leave it out.",
+        "no vLLM up to 0.33.0 has --max-modell-len: did you mean --max-model-len?",
+    )

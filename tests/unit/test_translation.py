@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from autolaunch.arguments import engine_options, given
 from autolaunch.errors import WishError
 from autolaunch.releases import parse_version, releases
-from autolaunch.translation import Translated, changes, translate
+from autolaunch.translation import Translated, changes, translate, unrecognized
 
 VERSIONS = ("0.4.3", "0.6.3", "0.8.5", "0.9.2", "0.11.0", "0.14.1", "0.24.0", "0.32.0", "0.33.0")
 
@@ -212,3 +212,29 @@ def test_a_slip_is_named_and_passed_on() -> None:
 @pytest.mark.parametrize("typed", ["--of-another-plugin 1", "--max-model 5", "--max-num-s 3", "-q fp8", "--config.x 1"])
 def test_what_is_nobodys_slip_is_passed_on_in_silence(typed: str) -> None:
     assert (tokens(typed, "0.24.0"), said(typed, "0.24.0")) == (typed, ())
+
+
+# --- what an engine did not recognize
+
+
+@pytest.mark.parametrize(
+    ("typed", "version", "said"),
+    [
+        ("--swap-space 4", "0.32.0", "vLLM 0.32.0 has no --swap-space any more (it went with 0.18.0): leave it out."),
+        (
+            "--async-scheduling",
+            "0.8.5",
+            "vLLM 0.8.5 has no --async-scheduling yet (it came with 0.10.0): leave it out.",
+        ),
+        ("--swap-space", None, "--swap-space is an option of vLLM from 0.4.1 to the one before 0.18.0: "),
+        ("--seed 1", "0.24.0", "--seed is an option of vLLM from 0.4.1: this engine is another release."),
+        ("--max-modell-len 1", None, "no vLLM up to 0.33.0 has --max-modell-len: did you mean --max-model-len?"),
+        ("--of-nobody", "0.24.0", "No vLLM up to 0.33.0 has --of-nobody: leave it out."),
+        ("word", "0.24.0", "The engine got a word that it cannot place: leave it out."),
+    ],
+)
+def test_an_argument_that_was_not_recognized_is_named_with_what_to_do(
+    typed: str, version: str | None, said: str
+) -> None:
+    (line,) = unrecognized(shlex.split(typed), version=version)
+    assert line.startswith(said)
