@@ -17,8 +17,8 @@ pytestmark = [pytest.mark.process, pytest.mark.timeout(60)]
 
 MEMBERS = ("leader", "core", "worker0")
 TREE = (b.Together(), b.Worker())
-STALL_S = 3.0
-"""More than the second of silence in that start and the second between two looks at it."""
+STALL_S = 4.0
+"""More than the two seconds of silence in that start and the second between two looks at it."""
 HANG_S = 1.5
 
 
@@ -34,11 +34,10 @@ def member(stage: Stage, role: str) -> int:
 
 def test_a_process_that_is_stopped_in_a_start_is_a_stall() -> None:
     with stages(len(MEMBERS)) as every:
-        for stage in every:
-            stage.play(ok(*TREE, delay_s={"load": 1}))
-            stage.launch("--stall-timeout", str(STALL_S))
         for stage, role in zip(every, MEMBERS, strict=True):
-            os.kill(member(stage, role), signal.SIGSTOP)
+            stage.play(ok(*TREE, delay_s={"load": 2}))
+            stage.launch("--stall-timeout", str(STALL_S))
+            os.kill(member(stage, role), signal.SIGSTOP)  # before the next is launched: two seconds are left for it
         since = time.monotonic()
         for stage in every:
             ended = stage.end(stage.running[0])
