@@ -1,6 +1,7 @@
 """The models known by a short name, and what is known of them before anything is downloaded.
 
-Owns `catalog.toml` and the reading of a model's name. The facts of a model on disk are `model`'s.
+Owns `catalog.toml`, the user's own file beside it, and the reading of a model's name. What may stand in such a file is
+`models_file`'s, the facts of a model on disk are `model`'s.
 """
 
 from __future__ import annotations
@@ -11,17 +12,15 @@ import json
 import re
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
-from autolaunch import configuration
 from autolaunch.arguments import given
 from autolaunch.dialect import dialect_of, names_for
+from autolaunch.entry import REMOTE_CODE, Entry, entry_of, misfit
 from autolaunch.errors import WishError
-from autolaunch.facts import Basis, Variant, Weights
-from autolaunch.shape import Shape
+from autolaunch.models_file import Facts, Tables, parse_models
 from autolaunch.snapshot import is_hub_id
 
 if sys.version_info >= (3, 11):
@@ -35,108 +34,121 @@ _CONFIGURATIONS = ("config.json", "params.json")
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
-    """A model as it will be given to the engine: an alias of the catalogue, a hub id or a folder.
+class Named:
+    """What a name stands for: the short name of a model, its facts, and the user's file that they are from, or ""."""
 
-    `max_model_len`, `quantization`, `shape` and `weights` are what the catalogue knows, None where it knows
-    nothing. `also` are other names and hub ids of the same model, `like` hub ids of other weights in the same
-    dimensions. `since` and `until` are the first and the last release of vLLM that serve it ("0.8.5"), "" where any
-    does; `refusal` says why none does. `model_type` is the configuration's ("glm4").
-    """
+    alias: str
+    facts: Facts
+    file: str = ""
 
-    name: str
-    model: str
-    description: str = ""
-    engine_args: tuple[str, ...] = ()
-    max_model_len: int | None = None
-    variants: tuple[Variant, ...] = ()
-    quantization: str | None = None
-    shape: Shape | None = None
-    weights: Weights | None = None
-    also: tuple[str, ...] = ()
-    like: tuple[str, ...] = ()
-    since: str = ""
-    until: str = ""
-    refusal: str = ""
-    dialect: str = ""
-    model_type: str = ""
+    def entry(self, *, called: str = "") -> Entry:
+        """Return it as a model for the engine, served under the name that was typed as well."""
+        facts = self.facts
+        if self.file and facts["model"].startswith(("/", "~/")):
+            path = Path(facts["model"]).expanduser()
+            facts = {"dialect": dialect_of(_template(path)), **facts, "model": str(path)}
+        return entry_of(self.alias, facts, called=called, file=self.file)
 
 
-@lru_cache(maxsize=1)
+@dataclass(frozen=True, slots=True)
+class Known:
+    """Every model that has a short name here, in the order in which they are listed: `names` are in small letters."""
+
+    models: Mapping[str, Named]
+    names: Mapping[str, Named] = field(repr=False)
+
+    def entries(self) -> dict[str, Entry]:
+        """Return all of them, those that vLLM cannot serve included."""
+        return {alias: named.entry() for alias, named in self.models.items()}
+
+
 def catalog() -> dict[str, Entry]:
-    """Load the whole shipped catalogue: alias to entry, those that vLLM cannot serve included."""
-    return {name: _entry(name, facts) for name, facts in _tables().items()}
+    """Return the whole shipped catalogue: alias to entry, those that vLLM cannot serve included."""
+    return dict(_catalog())
 
 
 @lru_cache(maxsize=1)
-def _tables() -> dict[str, dict[str, Any]]:
-    return tomllib.loads(Path(__file__).with_name("catalog.toml").read_text(encoding="utf-8"))
-
-
-def _entry(name: str, facts: Mapping[str, Any], *, called: str = "") -> Entry:
-    model = facts["model"]
-    if model.startswith("package:"):
-        model = str(Path(__file__).with_name("models") / model.removeprefix("package:"))
-    known = configuration.read(facts.get("config", {}))
-    dialect = facts.get("dialect", "")
-    names = names_for(dialect, called or name, name, *((model,) if dialect else ()))
-    return Entry(
-        name=name,
-        model=model,
-        description=facts["description"],
-        engine_args=("--served-model-name", *names, *facts.get("engine_args", ())),
-        max_model_len=known.max_model_len,
-        variants=tuple(_variant(variant, of=model) for variant in facts.get("variants", ())),
-        quantization=known.quantization,
-        shape=known.shape,
-        weights=_weights(facts["weights"]) if "weights" in facts else None,
-        also=tuple(facts.get("also", ())),
-        like=tuple(facts.get("like", ())),
-        since=facts.get("since", ""),
-        until=facts.get("until", ""),
-        refusal=facts.get("refusal", ""),
-        dialect=dialect,
-        model_type=known.model_type,
-    )
-
-
-def _weights(facts: Mapping[str, Any]) -> Weights:
-    return Weights(**{**facts, "basis": Basis(facts.get("basis", "exact"))}, source="catalogue")
-
-
-def _variant(facts: Mapping[str, Any], *, of: str) -> Variant:
-    weights = Weights(facts["loaded_bytes"], basis=Basis.ESTIMATED, source="catalogue")
-    major, minor = facts["capability"]
-    official = facts["model"].split("/")[0].lower() == of.split("/", maxsplit=1)[0].lower()
-    return Variant(facts["model"], facts["quantization"], weights, (major, minor), official)
+def _catalog() -> dict[str, Entry]:
+    return shipped().entries()
 
 
 @lru_cache(maxsize=1)
-def _aliases() -> dict[str, str]:
-    """Return the alias under every other name and hub id, in small letters."""
-    found: dict[str, str] = {}
-    for alias, facts in _tables().items():
-        for name in (facts["model"], *facts.get("also", ()), *facts.get("like", ())):
-            found[name.lower()] = alias
-    return found | {alias: alias for alias in _tables()}
+def shipped() -> Known:
+    """Return the models that ship with autolaunch."""
+    return _known({}, "")
 
 
-def _known(name: str) -> Entry | None:
-    """Return what the catalogue knows under a name or hub id.
+@lru_cache(maxsize=1)
+def _tables() -> Tables:
+    """Load what ships; `package:` is a model that lies inside the package."""
+    tables = tomllib.loads(Path(__file__).with_name("catalog.toml").read_text(encoding="utf-8"))
+    inside = f"{Path(__file__).with_name('models')}/"
+    return {alias: {**facts, "model": facts["model"].replace("package:", inside)} for alias, facts in tables.items()}
+
+
+def models_place() -> Path:
+    """Return where a user's own models are looked for if no file is named."""
+    import platformdirs  # noqa: PLC0415 - takes a while to import
+
+    return platformdirs.user_config_path("autolaunch") / "models.toml"
+
+
+def load_models(file: Path | None) -> Known:
+    """Return the models that ship with those of the user's file; without one named, of the usual one if it is there.
+
+    An own short name hides the shipped one. Raises `WishError` for a file that cannot be read or has a mistake.
+    """
+    path = file or models_place()
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        if file is None and isinstance(error, (FileNotFoundError, NotADirectoryError, PermissionError)):
+            return shipped()  # of a service the home is another's, or hidden
+        if isinstance(error, FileNotFoundError):
+            raise WishError(f"there is no models file {path}", hint="check the path of --models") from error
+        raise WishError(f"the models file {path} cannot be read: {error}", hint="check the file") from error
+    return _known(parse_models(str(path), text), str(path))
+
+
+def _known(own: Tables, file: str) -> Known:
+    """Join a user's models with those that ship.
+
+    The other short names of a shipped model that is hidden stand for the user's; its hub ids keep the shipped facts,
+    for they name something else.
+    """
+    mine = {alias: Named(alias, facts, file) for alias, facts in own.items()}
+    theirs = {alias: Named(alias, facts) for alias, facts in _tables().items()}
+    names: dict[str, Named] = {}
+    for alias, named in theirs.items():
+        for name in (alias, *_names(named)):
+            names[name.lower()] = named if "/" in name else mine.get(alias, named)
+    for named in mine.values():
+        for name in (*_names(named), named.alias):
+            names[name.lower()] = named
+    return Known({**mine, **{alias: named for alias, named in theirs.items() if alias not in mine}}, names)
+
+
+def _names(named: Named) -> tuple[str, ...]:
+    facts = named.facts
+    return (facts["model"], *facts.get("also", ()), *facts.get("like", ()))
+
+
+def _find(name: str, known: Known) -> Entry | None:
+    """Return what is known under a name or hub id.
 
     A hub id keeps the name that was asked for and gets no option that nobody typed (`--trust-remote-code` runs its
     code) but what its dialect needs, and the variants of other weights are not its own; a short name is served beside
     the entry's own.
     """
-    alias = _aliases().get(name.lower())
-    if alias is None:
+    named = known.names.get(name.lower())
+    if named is None:
         return None
-    if "/" in name:
-        entry = _entry(alias, _tables()[alias])
-        other = name.lower() in map(str.lower, entry.like)
-        called = _speaking(replace(entry, name=name, model=name, engine_args=()))
-        return replace(called, variants=()) if other else called
-    return _entry(alias, _tables()[alias], called=name.lower())
+    if "/" not in name:
+        return named.entry(called=name.lower())
+    entry = named.entry()
+    other = name.lower() in map(str.lower, entry.like)
+    called = _speaking(replace(entry, name=name, model=name, engine_args=()))
+    return replace(called, variants=()) if other else called
 
 
 def _speaking(entry: Entry) -> Entry:
@@ -173,49 +185,37 @@ def as_published(entry: Entry) -> Entry:
     Only for what the catalogue knows: hub ids of its entries, and folders that are named or that speak like GLM-4's.
     """
     vision = re.match(r"glm[-_]?4v", Path(entry.name).name.lower())
-    alias = _aliases().get(entry.name.lower()) or ("glm-4v-9b" if vision else "")
-    if alias:
-        own, since = given(_tables()[alias].get("engine_args", ())), _tables()[alias].get("since", "")
-    else:
-        own, since = given(("--trust-remote-code",) if entry.dialect else ()), ""
+    alias = entry.alias or ("glm-4v-9b" if vision else "")
+    known = {} if entry.file or not alias else shipped().models[alias].facts
+    own, since = given(known.get("engine_args", ())), known.get("since", "")
+    if not alias and entry.dialect:
+        own = given((REMOTE_CODE,))
     names = (*VISION, entry.name) if vision else names_for(entry.dialect, entry.name) if entry.dialect else ()
     named = ("--served-model-name", *names) if names else entry.engine_args
-    words = (word for option in own if option.name != "served-model-name" for word in option.tokens)
-    return replace(entry, engine_args=(*named, *words), since=entry.since or since)
+    words = tuple(word for option in own if option.name != "served-model-name" for word in option.tokens)
+    code = entry.remote_code or REMOTE_CODE in words
+    return replace(entry, engine_args=(*named, *words), since=entry.since or since, remote_code=code)
 
 
 def before(entry: Entry, release: str | None) -> Entry:
     """Return the entry for an engine that is too old for it: another form of the same model, where there is one."""
-    older = _tables().get(entry.name, {}).get("before", "")
-    return _entry(older, _tables()[older], called=entry.name) if older and misfit(entry, release) else entry
+    if not entry.before or "/" in entry.name or not misfit(entry, release):
+        return entry
+    return shipped().models[entry.before].entry(called=entry.name)
 
 
-def misfit(entry: Entry, release: str | None) -> str:
-    """Return why this release of vLLM does not serve a model, "" where it does or where that is not known."""
-    now = _numbers(release or "")
-    if now and entry.since and now < _numbers(entry.since):
-        return f"{entry.name} needs vLLM {entry.since} or newer, this is {release}"
-    if now and entry.until and now[: len(_numbers(entry.until))] > _numbers(entry.until):
-        return f"{entry.name} needs vLLM {entry.until} or older, this is {release}"
-    return ""
-
-
-def _numbers(release: str) -> tuple[int, ...]:
-    found = re.match(r"v?(\d+(?:\.\d+)*)", release)
-    return tuple(map(int, found[1].split("."))) if found else ()
-
-
-def find_model(name: str) -> Entry:
-    """Return the entry for an alias, a folder or a hub id.
+def find_model(name: str, known: Known | None = None) -> Entry:
+    """Return the entry for an alias, a folder or a hub id; `known` are the models with a short name, or the shipped.
 
     Raises `WishError` where it can be none of them, and for a model that vLLM cannot serve.
     """
-    path = Path(name).expanduser()
-    known = None if "/" in name and path.is_dir() else _known(name)
-    if known is not None and known.refusal:
-        raise WishError(known.refusal, hint="a folder with its files is given to vLLM all the same")
-    if known is not None:
-        return known
+    path, known = Path(name).expanduser(), known or shipped()
+    found = None if "/" in name and path.is_dir() else _find(name, known)
+    if found is not None and found.refusal:
+        raise WishError(found.refusal, hint="a folder with its files is given to vLLM all the same")
+    if found is not None:
+        _refuse_missing(found)
+        return found
     if name and path.is_dir():
         if not any((path / file).is_file() for file in _CONFIGURATIONS) and not any(path.glob("*.gguf")):
             raise WishError(f"the folder {name} holds no model: no config.json in it", hint="give the model's folder")
@@ -224,18 +224,31 @@ def find_model(name: str) -> Entry:
         return Entry(name=name, model=str(path))
     if is_hub_id(name) or "://" in name:
         return Entry(name=name, model=name)
-    raise _no_model(name)
+    raise _no_model(name, known)
 
 
-def find_name(name: str | None) -> str | None:
+def _refuse_missing(entry: Entry) -> None:
+    if entry.file and entry.model.startswith("/") and not Path(entry.model).exists():
+        raise WishError(
+            f"{entry.model}, the model of {entry.name!r} in {entry.file}, is not there", hint="correct its key 'model'"
+        )
+
+
+def hides(entry: Entry) -> bool:
+    """Whether a model of the user's own file has a short name that another one ships with."""
+    return bool(entry.file) and "/" not in entry.name and entry.name in shipped().names
+
+
+def find_name(name: str | None, known: Known | None = None) -> str | None:
     """Return the name under which a model's starts are remembered: an alias for its other short names, else itself."""
     if name is None or "/" in name:
         return name
-    return _aliases().get(name.lower(), name)
+    named = (known or shipped()).names.get(name.lower())
+    return named.alias if named else name
 
 
-def _no_model(name: str) -> WishError:
-    near = difflib.get_close_matches(name.lower(), _aliases(), n=1)
+def _no_model(name: str, known: Known) -> WishError:
+    near = difflib.get_close_matches(name.lower(), known.names, n=1)
     hint = f"did you mean {near[0]!r}? " if near else ""
     what = (
         f"there is no folder {name}" if "/" in name or name.startswith((".", "~")) else f"no model is known as {name!r}"

@@ -222,6 +222,12 @@ LAUNCH = (
         help="Serve probes, status, metrics and a page: a port of this machine, HOST:PORT or unix:PATH.",
     ),
     option(
+        "--models",
+        type=click.Path(path_type=Path, dir_okay=False),
+        metavar="FILE",
+        help="A TOML file with short names of your own. [default: models.toml in the user's folder of settings]",
+    ),
+    option(
         "--log-format",
         type=click.Choice(["auto", "console", "json"]),
         default="auto",

@@ -13,8 +13,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from autolaunch import configuration, snapshot, weights
-from autolaunch.catalog import Entry
 from autolaunch.configuration import Configuration
+from autolaunch.entry import Entry
 from autolaunch.facts import Basis, Model, Weights
 from autolaunch.snapshot import is_hub_id
 from autolaunch.tensors import Reading, with_linear

@@ -15,8 +15,9 @@ from autolaunch.arguments import Given, engine_options, given
 from autolaunch.asked import wish_digest
 from autolaunch.beyond import MARK, beyond, variables
 from autolaunch.case import Limits
-from autolaunch.catalog import Entry, as_published, before, find_model, misfit
+from autolaunch.catalog import as_published, before, find_model, hides, load_models
 from autolaunch.dialect import fit, sees_files
+from autolaunch.entry import Entry, code_notice, misfit
 from autolaunch.errors import WishError
 from autolaunch.installation import Installation
 from autolaunch.model import Where
@@ -60,6 +61,7 @@ class Options:
     log_format: str = "auto"
     status: StatusAddress | None = None
     as_published: bool = False
+    models: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +121,7 @@ def ask(model: str | None, engine_args: Sequence[str], options: Options) -> Aske
             f"--engine-version {options.engine_version} is no version", hint="give one such as 0.24.0 or 0.8.5.post1"
         )
     strategy = load_strategy(options.strategy)
-    entry = find_model(model)
+    entry = find_model(model, load_models(options.models))
     entry = as_published(entry) if options.as_published else entry
     wish = make_wish(entry, engine_args, limits_of(options), environment=os.environ)
     address = wish.address
@@ -131,16 +133,31 @@ def ask(model: str | None, engine_args: Sequence[str], options: Options) -> Aske
     return Asked(wish, entry, strategy, (*_in_command(options.engine), *variables(os.environ)))
 
 
+def _notices(entry: Entry, wish: Wish) -> tuple[str, ...]:
+    """Return what the user has to be told of the model that was found by its name."""
+    allowed = any(option.name == "trust-remote-code" for option in wish.options)
+    hidden = f"{entry.name} is the one of {entry.file}, not the one that ships with autolaunch"
+    return tuple(filter(None, (hidden if hides(entry) else "", code_notice(entry, allowed=allowed))))
+
+
 def spelled_for(asked: Asked, *, version: str | None) -> Asked:
     """Return what is asked with the engine options as that vLLM takes them; raise `WishError` where it has no words."""
     translated = translate(asked.wish.engine_args, version=version)
     entry, said = before(asked.entry, version), translated.said
     if entry is not asked.entry:
         said = (f"{misfit(asked.entry, version)}: {entry.model} is taken", *said)
-    elif translated.tokens == asked.wish.engine_args:
+    said = (*_notices(entry, asked.wish), *said)
+    if entry is asked.entry and translated.tokens == asked.wish.engine_args:
         return replace(asked, said=said)
     wish = make_wish(entry, translated.tokens, asked.wish.limits, environment=os.environ)
     return replace(asked, wish=wish, entry=entry, said=said)
+
+
+def refuse_misfit(asked: Asked, options: Options, *, version: str | None) -> None:
+    """Raise `WishError` for a model that this release of vLLM does not serve, before anything is downloaded."""
+    why = misfit(asked.entry, version)
+    if why and not options.try_anyway:
+        raise WishError(why, hint="name another vLLM with --engine, or start it nevertheless with --try-anyway")
 
 
 def speaking(asked: Asked, installation: Installation) -> Asked:

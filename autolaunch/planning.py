@@ -17,7 +17,7 @@ from autolaunch.cards import find_card
 from autolaunch.errors import ExitCode, HostError, WishError
 from autolaunch.facts import Device, DeviceKind, Engine
 from autolaunch.installation import Installation, find_engine
-from autolaunch.options import Options, ask, speaking, spelled_for
+from autolaunch.options import Options, ask, refuse_misfit, speaking, spelled_for
 from autolaunch.placement import Placement, place
 from autolaunch.plan_form import as_json
 from autolaunch.redaction import redact_argv, secrets_in
@@ -99,7 +99,9 @@ def foretell(model: str | None, engine_args: Sequence[str], options: Options, *,
     device = imagined.device()
     notes: list[str] = []
     installation = _engine(options, imagined=device is not None, notes=notes)
-    asked = speaking(spelled_for(asked, version=installation.engine.version), installation)
+    asked = spelled_for(asked, version=installation.engine.version)
+    refuse_misfit(asked, options, version=installation.engine.version)
+    asked = speaking(asked, installation)
     notes += asked.said
     if device is None:
         placement = place(installation.engine, os.environ, cards=cards_for(asked, installation, options))

@@ -16,7 +16,7 @@ from io import FileIO
 from autolaunch import __version__, ladder, phases, record, secrets_file
 from autolaunch.arguments import given
 from autolaunch.candidates import Question
-from autolaunch.catalog import misfit
+from autolaunch.entry import misfit
 from autolaunch.errors import ExitCode, HostError, WishError
 from autolaunch.facts import DeviceKind, Model, Situation
 from autolaunch.installation import Installation, find_engine
@@ -25,7 +25,7 @@ from autolaunch.lock import CardLocks, Held
 from autolaunch.memory import Memory
 from autolaunch.model import look_at
 from autolaunch.narration import memory_of
-from autolaunch.options import Asked, Options, ask, speaking, spelled_for
+from autolaunch.options import Asked, Options, ask, refuse_misfit, speaking, spelled_for
 from autolaunch.past import Key, Past, key_of
 from autolaunch.placement import Placement, claim, place
 from autolaunch.plan_form import basis_as_json, budget_as_json
@@ -75,7 +75,9 @@ def start(model: str | None, engine_args: Sequence[str], options: Options) -> Ex
     talk = Talk(run=new_id(options.state_dir), log_format=options.log_format)
     asked = ask(model, engine_args, options)
     installation = find_engine(options.engine, version=options.engine_version, environment=os.environ)
-    asked = speaking(spelled_for(asked, version=installation.engine.version), installation)
+    asked = spelled_for(asked, version=installation.engine.version)
+    refuse_misfit(asked, options, version=installation.engine.version)
+    asked = speaking(asked, installation)
     refuse_taken_port(asked.wish.address)
     voices = begin(talk, asked, installation, options)
     with voices.telling_errors():
@@ -127,8 +129,6 @@ def prepare(
 ) -> Prepared:
     """Find out what is known of the model and what is remembered, and plan; `note` hears what was skipped."""
     unfit = misfit(asked.entry, installation.engine.version)
-    if unfit and not options.try_anyway:
-        raise WishError(unfit, hint="name another vLLM with --engine, or start it nevertheless with --try-anyway")
     if unfit:
         note(unfit)
     if options.memory is not None and placement.device.total_bytes is None:

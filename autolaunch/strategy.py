@@ -7,20 +7,15 @@ Owns the closed vocabulary of a strategy file and its validation. Must not hold 
 from __future__ import annotations
 
 import difflib
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from autolaunch.checks import Checks
 from autolaunch.errors import StrategyError
 from autolaunch.failure import Kind
 from autolaunch.settings import AUTO
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 RUNG_NAMES = ("utilization", "gpus", "context", "batch", "eager", "fp8_kv", "quantized_weights")
 QUANTIZE_METHODS = ("fp8", "variant", "bitsandbytes")
@@ -80,54 +75,9 @@ class Strategy:
         return any(rung.values or rung.step == "halve" for rung in self.rungs)
 
 
-class _File:
-    """One strategy file being validated: knows its name so that every error names file and key."""
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-
-    def fail(self, what: str, hint: str = "") -> StrategyError:
-        return StrategyError(f"strategy {self.name}: {what}", hint=hint or "see docs/strategies.md for the keys")
-
-    def keys(self, table: Mapping[str, Any], known: tuple[str, ...], where: str) -> None:
-        for key in table:
-            if key not in known:
-                near = difflib.get_close_matches(key, known, n=1)
-                hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(known)}"
-                raise self.fail(f"unknown key {key!r} in {where}", hint)
-
-    def share(self, value: Any, where: str, *, also: str = "") -> float:
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value <= 1:
-            raise self.fail(f"{where} is {value!r}; it must be a share of memory above 0 and at most 1{also}")
-        return float(value)
-
-    def count(self, value: Any, where: str, *, also: str = "") -> int:
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise self.fail(f"{where} is {value!r}; it must be a whole number of at least 1{also}")
-        return value
-
-    def text(self, value: Any, where: str) -> str:
-        if not isinstance(value, str):
-            raise self.fail(f"{where} is {value!r}; it must be a text")
-        return value
-
-    def choice(self, value: Any, known: tuple[str, ...], where: str) -> str:
-        if value not in known:
-            near = difflib.get_close_matches(str(value), known, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else ""
-            raise self.fail(f"{where} is {value!r}; it must be one of {', '.join(known)}", hint)
-        return str(value)
-
-    def items(self, value: Any, where: str) -> list[Any]:
-        if not isinstance(value, list) or not value:
-            raise self.fail(f"{where} is {value!r}; it must be a list with at least one entry")
-        return value
-
-
-def _rung(file: _File, table: Any, index: int) -> Rung:
+def _rung(file: Checks, table: Any, index: int) -> Rung:
     where = f"[[rung]] number {index}"
-    if not isinstance(table, dict):
-        raise file.fail(f"{where} is not a table")
+    table = file.table(table, where)
     name = file.choice(table.get("name"), RUNG_NAMES, f"'name' of {where}")
     where = f"rung {name!r}"
     file.keys(table, (*_COMMON_KEYS, *_RUNG_KEYS[name]), where)
@@ -166,15 +116,10 @@ def _rung(file: _File, table: Any, index: int) -> Rung:
 
 def parse_strategy(name: str, text: str) -> Strategy:
     """Read one strategy file's text; raise `StrategyError` naming the file, the key and the nearest known key."""
-    file = _File(name)
-    try:
-        table = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise file.fail(f"is not TOML: {error}") from error
+    file = Checks(f"strategy {name}", error=StrategyError, see="docs/strategies.md")
+    table = file.parsed(text)
     file.keys(table, _TOP_KEYS, "the file")
-    start = table.get("start", {})
-    if not isinstance(start, dict):
-        raise file.fail("[start] is not a table")
+    start = file.table(table.get("start", {}), "[start]")
     file.keys(start, _START_KEYS, "[start]")
     utilization = start.get("gpu_memory_utilization", "free")
     context = start.get("max_model_len")

@@ -22,7 +22,7 @@ from autolaunch.secrets_file import fault
 from autolaunch.unit import MARK, STATE, Service, create_account, unit_name
 
 SECRET_VARIABLES = ("VLLM_API_KEY", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
-WRITTEN = ("--record", "--state-dir", "AUTOLAUNCH_RECORD", "AUTOLAUNCH_STATE_DIR")
+WRITTEN = ("--record", "--state-dir", "--models", "AUTOLAUNCH_RECORD", "AUTOLAUNCH_STATE_DIR", "AUTOLAUNCH_MODELS")
 """What need not be there yet, so that it is known for a path by the option's name only."""
 
 
@@ -54,7 +54,8 @@ def service(typed: Typed, options: Options, place: Place, *, environment: Mappin
     name = place.name or unit_name(asked.wish.model)
     secrets = _secrets_file(name, for_user=place.for_user)
     variables = tuple(sorted((key, value) for key, value in environment.items() if _is_option(key, typed)))
-    command = _command(typed, asked, state=not place.for_user and options.state_dir is None)
+    added = () if place.for_user else _added(options, asked)
+    command = _command(typed, asked, added)
     _refuse_bytes(command)
     _refuse_secrets((*command, *(f"{key}={value}" for key, value in variables)), secrets)
     _refuse_relative(typed, variables)
@@ -74,11 +75,17 @@ def service(typed: Typed, options: Options, place: Place, *, environment: Mappin
     )
 
 
-def _command(typed: Typed, asked: Asked, *, state: bool) -> tuple[str, ...]:
+def _added(options: Options, asked: Asked) -> tuple[str, ...]:
+    """Return what a system's service has to be told since it has no home: the state folder, a file of own models."""
+    state = () if options.state_dir is not None else ("--state-dir", STATE.replace("%S", "/var/lib"))
+    return (*state, *(("--models", asked.entry.file) if asked.entry.file and options.models is None else ()))
+
+
+def _command(typed: Typed, asked: Asked, added: Sequence[str]) -> tuple[str, ...]:
     """Return the whole command line, read by `serve` exactly as what was typed."""
     script = Path(sys.argv[0]).absolute()
     head = (str(script),) if script.name == "autolaunch" and script.is_file() else (sys.executable, "-m", "autolaunch")
-    own = (*typed.own, *(("--state-dir", STATE.replace("%S", "/var/lib")) if state else ()))
+    own = (*typed.own, *added)
     model = () if typed.model is None else (_full(typed.model, asked),)
     bare = split((*own, *model, *typed.engine), typed.takes_value)
     same = (bare.own, bare.model, bare.engine, bare.stray) == (own, *(model or (None,)), typed.engine, ())

@@ -15,7 +15,7 @@ from typing import Any
 
 from autolaunch.arguments import Given, engine_options, given, walk
 from autolaunch.case import Limits
-from autolaunch.catalog import Entry
+from autolaunch.entry import Entry
 from autolaunch.errors import WishError
 from autolaunch.settings import AUTO, Settings
 from autolaunch.sizes import parse_count

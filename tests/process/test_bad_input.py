@@ -107,6 +107,33 @@ def test_a_strategy_file_with_an_unknown_key_names_the_key_and_the_nearest(stage
     assert str(file) in said
 
 
+@pytest.mark.parametrize("name", ["hunyuanvideo-1.5", "tencent/HunyuanVideo-1.5", "iflytek/Spark-Formalizer-X1-7B"])
+def test_a_model_that_vllm_cannot_serve_is_said(stage: Stage, name: str) -> None:
+    assert "vLLM has no class" in complain(stage, name, "--engine", ENGINE, "--port", str(stage.port), code=2)
+
+
+@pytest.mark.parametrize("command", [(), ("plan", "--gpu", "H100")])
+@pytest.mark.parametrize("name", ["glm-4-9b-0414", "zai-org/GLM-4-9B-0414"])
+def test_a_release_that_does_not_serve_the_model_is_said(stage: Stage, command: Sequence[str], name: str) -> None:
+    words = [*command, name, "--engine", ENGINE, "--engine-version", "0.6.3"]
+    said = complain(stage, *words, code=2)
+    assert f"{name} needs vLLM 0.8.5 or newer, this is 0.6.3" in said
+    assert "--try-anyway" in said
+
+
+def test_a_models_file_with_an_unknown_key_names_the_key_and_the_nearest(stage: Stage) -> None:
+    file = stage.folder / "models.toml"
+    file.write_text('[mine]\nmodle = "org/m"\n', encoding="utf-8")
+    for words, variables in (
+        ((*serve(stage), "--models", str(file)), {}),
+        (serve(stage), {"AUTOLAUNCH_MODELS": str(file)}),
+    ):
+        (stage.folder / "err").unlink(missing_ok=True)
+        said = complain(stage, *words, code=2, environment=variables)
+        assert f"models file {file}: unknown key 'modle' in [mine]" in said
+        assert "did you mean 'model'?" in said
+
+
 def test_an_unreadable_config_file_is_said(stage: Stage) -> None:
     assert "nowhere.yaml" in complain(stage, *serve(stage, "--config", "/nowhere.yaml"), code=2)
 

@@ -13,8 +13,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from autolaunch.catalog import Entry, catalog
+from autolaunch.catalog import catalog
 from autolaunch.configuration import read
+from autolaunch.entry import Entry
 from autolaunch.facts import Weights
 from autolaunch.model import look_at
 from autolaunch.quantization import quantized

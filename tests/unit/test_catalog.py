@@ -11,10 +11,13 @@ import pytest
 
 import autolaunch.catalog
 from autolaunch.arguments import given
-from autolaunch.catalog import Entry, as_published, before, catalog, find_model, misfit
+from autolaunch.catalog import as_published, before, catalog, find_model
+from autolaunch.checks import Checks
 from autolaunch.configuration import read
+from autolaunch.entry import Entry
 from autolaunch.errors import WishError
 from autolaunch.facts import Basis
+from autolaunch.models_file import check
 from autolaunch.shape import kv_bytes_per_token
 from autolaunch.snapshot import is_hub_id
 
@@ -183,6 +186,32 @@ def test_variants_are_other_models_and_lighter(name: str) -> None:
         assert variant.capability in ((7, 5), (8, 0), (10, 0))
 
 
+def test_what_ships_passes_the_checks_of_a_users_own_file() -> None:
+    checks = Checks("catalog.toml", error=WishError, see="docs/models.md")
+    for name, table in TABLES.items():
+        if name != "tiny-glm":
+            assert check(checks, name, table) == table
+    assert TABLES["tiny-glm"]["model"] == "package:tiny-glm"
+
+
+ASKED_FOR = {
+    "ERNIE-4.5-VL-28B-A3B-Thinking": ("baidu/ERNIE-4.5-VL-28B-A3B-Thinking", "0.11.0", ""),
+    "Kimi-K2-Thinking": ("moonshotai/Kimi-K2-Thinking", "0.12.0", ""),
+    "MiniMax-M2": ("MiniMaxAI/MiniMax-M2", "0.11.1", ""),
+    "MiniCPM-V-4_5": ("openbmb/MiniCPM-V-4_5", "0.10.2", "0.23"),
+}
+
+
+@pytest.mark.parametrize("name", ASKED_FOR)
+def test_large_and_seeing_models_work_by_short_name_with_what_each_needs(name: str) -> None:
+    model, since, until = ASKED_FOR[name]
+    entry = find_model(name)
+    assert (entry.model, entry.since, entry.until) == (model, since, until)
+    assert entry.engine_args[-1] == "--trust-remote-code"
+    by_hub_id = find_model(model)
+    assert (by_hub_id.shape, by_hub_id.weights, by_hub_id.since) == (entry.shape, entry.weights, entry.since)
+
+
 def test_no_name_stands_for_two_models() -> None:
     names = [
         name.lower() for entry in catalog().values() for name in (entry.name, entry.model, *entry.also, *entry.like)
@@ -267,6 +296,11 @@ def test_other_weights_in_the_same_dimensions_have_variants_of_their_own() -> No
     [
         ("hunyuanvideo-1.5", "vllm serve hunyuanvideo-community/HunyuanVideo-1.5-Diffusers-480p_t2v --omni"),
         ("tencent/HunyuanVideo-1.5", "makes videos and is no language model"),
+        ("HunyuanVideo-1.5", "makes videos and is no language model"),
+        ("Tencent-Hunyuan/HunyuanVideo-1.5", "makes videos and is no language model"),
+        ("hunyuanvideo-community/HunyuanVideo-1.5-Diffusers-720p_i2v", "vllm-omni serves its Diffusers form"),
+        ("iflytek/Spark-Formalizer-X1-7B", "SparkModel, for which vLLM has no class"),
+        ("GOT-OCR-2.0-hf", "GotOcr2ForConditionalGeneration, for which vLLM has no class"),
         ("spark-formalizer-x1-7b", "SparkModel, for which vLLM has no class"),
         ("stepfun-ai/GOT-OCR-2.0-hf", "GotOcr2ForConditionalGeneration, for which vLLM has no class"),
     ],
@@ -284,25 +318,6 @@ def test_a_folder_of_that_name_comes_before_a_hub_id(tmp_path: Path, monkeypatch
     (folder / "config.json").write_text("{}")
     monkeypatch.chdir(tmp_path)
     assert find_model("tencent/HunyuanVideo-1.5") == Entry("tencent/HunyuanVideo-1.5", "tencent/HunyuanVideo-1.5")
-
-
-@pytest.mark.parametrize(
-    ("name", "release", "why"),
-    [
-        ("glm-4-9b-0414", "0.8.4", "glm-4-9b-0414 needs vLLM 0.8.5 or newer, this is 0.8.4"),
-        ("glm-4-9b-0414", "0.8.5", ""),
-        ("glm-4-9b-0414", "0.10.0", ""),
-        ("glm-4-9b-0414", "v0.32.0+cpu", ""),
-        ("glm-4-9b-0414", None, ""),
-        ("glm-4-9b-0414", "unknown", ""),
-        ("minicpm-v-4.5", "0.23.1", ""),
-        ("minicpm-v-4.5", "0.24.0", "minicpm-v-4.5 needs vLLM 0.23 or older, this is 0.24.0"),
-        ("chatglm3-6b", "0.10.0", "chatglm3-6b needs vLLM 0.9 or older, this is 0.10.0"),
-        ("phi-4", "0.4.0", ""),
-    ],
-)
-def test_a_release_that_does_not_know_a_model_is_told(name: str, release: str | None, why: str) -> None:
-    assert misfit(find_model(name), release) == why
 
 
 def test_a_folder_with_a_configuration_is_a_model(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import pytest
 from autolaunch.cli import serve
 from autolaunch.errors import ExitCode
 from autolaunch.failure import NUMBER_NAMES, Kind
+from autolaunch.models_file import KEYS, parse_models
 from autolaunch.phases import MOVES
 from autolaunch.strategy import shipped_strategies
 
@@ -63,6 +64,14 @@ def test_every_shipped_strategy_is_explained(name: str) -> None:
 def test_links_between_pages_lead_somewhere(page: str) -> None:
     for target in re.findall(r"\]\(([^)#:]+)\)", read(page)):
         assert (ROOT / page).parent.joinpath(target).exists(), target
+
+
+def test_the_example_of_an_own_models_file_is_one_and_every_key_is_explained() -> None:
+    text = read("docs/models.md")
+    example = text[text.index("```toml\n") + 8 : text.index("\n```\n")]
+    assert list(parse_models("models.toml", example)) == ["glm-4-32b-own", "qwen3-8b.mine"]
+    for key in KEYS:
+        assert f"`{key}`" in text
 
 
 def test_the_map_of_modules_is_whole() -> None:

@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from autolaunch import hub
-from autolaunch.catalog import Entry, find_model
+from autolaunch.catalog import find_model
+from autolaunch.entry import Entry
 from autolaunch.facts import Basis, Model, Variant, Weights
 from autolaunch.model import CONFIG_BYTES, Where, look_at, read_config
 from autolaunch.weights import INDEX

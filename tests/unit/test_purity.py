@@ -9,15 +9,15 @@ import pytest
 
 PACKAGE = Path(__file__).parents[2] / "autolaunch"
 PURE = (
-    "activation", "advice", "arguments", "asked", "beyond", "blame", "budget", "caches", "calibration",
-    "candidates", "cards", "case", "causes", "choice", "claims", "comeback", "configuration", "crashes",
-    "defaults", "diagnosis", "dialect", "ending", "estimate", "events", "facts", "failure", "figures",
-    "foresight", "frames", "graphs", "history", "http_head", "inventory", "keywords", "ladder", "liveness",
-    "logline", "machine", "metrics", "moves", "narration", "outcome_form", "page", "page_style", "parameters",
-    "past", "phases", "plan_form", "planner", "precision", "progress", "quantization", "recall", "record",
-    "recurrent", "redaction", "releases", "replan", "routes", "rungs", "settings", "shape", "share",
-    "shortfall", "sizes", "start", "status", "status_address", "status_form", "stopping", "strategy",
-    "tensors", "term", "terms", "translation", "unit", "verdict", "visible",
+    "activation", "advice", "arguments", "asked", "beyond", "blame", "budget", "caches", "calibration", "candidates",
+    "cards", "case", "causes", "checks", "choice", "claims", "comeback", "configuration", "crashes", "defaults",
+    "diagnosis", "dialect", "ending", "entry", "estimate", "events", "facts", "failure", "figures", "foresight",
+    "frames", "graphs", "history", "http_head", "inventory", "keywords", "ladder", "liveness", "logline", "machine",
+    "metrics", "models_file", "moves", "narration", "outcome_form", "page", "page_style", "parameters", "past",
+    "phases", "plan_form", "planner", "precision", "progress", "quantization", "recall", "record", "recurrent",
+    "redaction", "releases", "replan", "routes", "rungs", "settings", "shape", "share", "shortfall", "sizes", "start",
+    "status", "status_address", "status_form", "stopping", "strategy", "tensors", "term", "terms", "translation",
+    "unit", "verdict", "visible",
 )  # fmt: skip
 ACTING = frozenset(
     {"os", "subprocess", "signal", "socket", "threading", "time", "random", "logging", "vllm", "torch", "asyncio"}

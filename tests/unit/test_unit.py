@@ -123,6 +123,19 @@ def test_a_folder_is_named_in_full(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert text.startswith("# autolaunch-a-model.service, written by autolaunch ")
 
 
+def test_a_file_of_own_models_goes_with_a_service_that_has_no_home(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "autolaunch" / "models.toml"
+    file.parent.mkdir()
+    file.write_text('[mine]\nmodel = "org/m"\n')
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    config = {"XDG_CONFIG_HOME": str(tmp_path)}
+    assert command_of("mine", **config)[-3:] == ["--models", str(file), "mine"]
+    assert "--models" not in command_of("glm-4-9b", **config)
+    assert "--models" not in command_of("mine", "--user", **config)
+
+
 def test_options_given_by_variable_are_written_down_but_for_those_that_the_command_line_gives() -> None:
     found = directives(run("glm-4-9b", "--user", AUTOLAUNCH_CONCURRENCY="3", AUTOLAUNCH_JSON="1"))
     (secrets,) = found["EnvironmentFile"]

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from autolaunch.case import Limits
-from autolaunch.catalog import Entry
+from autolaunch.entry import Entry
 from autolaunch.errors import WishError
 from autolaunch.options import Options, limits_of
 from autolaunch.redaction import secrets_in

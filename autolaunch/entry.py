@@ -1,0 +1,122 @@
+"""A model of the catalogue: what is known of it before anything is downloaded, and what it needs of the engine.
+
+Pure. Owns `Entry` and how a checked table of a models file becomes one; finding a model by its name is `catalog`'s.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from autolaunch import configuration
+from autolaunch.dialect import names_for
+from autolaunch.facts import Basis, Variant, Weights
+from autolaunch.shape import Shape
+
+REMOTE_CODE = "--trust-remote-code"
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A model as it will be given to the engine: an alias of the catalogue, a hub id or a folder.
+
+    `max_model_len`, `quantization`, `shape` and `weights` are what the catalogue knows, None where it knows
+    nothing. `also` are other names and hub ids of the same model, `like` hub ids of other weights in the same
+    dimensions. `since` and `until` are the first and the last release of vLLM that serve it ("0.8.5"), "" where any
+    does; `before` is the short name of the same model for releases before that. `refusal` says why none does.
+    `model_type` is the configuration's ("glm4"). `alias` is the short name whose facts these are and `file` the user's
+    file that they are from, "" where none is.
+    `remote_code` says that the model is published with code of its own, which runs only where somebody allows it.
+    """
+
+    name: str
+    model: str
+    description: str = ""
+    engine_args: tuple[str, ...] = ()
+    max_model_len: int | None = None
+    variants: tuple[Variant, ...] = ()
+    quantization: str | None = None
+    shape: Shape | None = None
+    weights: Weights | None = None
+    also: tuple[str, ...] = ()
+    like: tuple[str, ...] = ()
+    since: str = ""
+    until: str = ""
+    before: str = ""
+    refusal: str = ""
+    dialect: str = ""
+    model_type: str = ""
+    alias: str = ""
+    file: str = ""
+    remote_code: bool = False
+
+
+def entry_of(alias: str, facts: Mapping[str, Any], *, called: str = "", file: str = "") -> Entry:
+    """Return the entry of a checked table; `called` is the name that was typed, `file` the user's own file."""
+    model = facts["model"]
+    known = configuration.read(facts.get("config", {}))
+    dialect, given = facts.get("dialect", ""), facts.get("engine_args", ())
+    names = names_for(dialect, called or alias, alias, *((model,) if dialect else ()))
+    return Entry(
+        name=alias,
+        model=model,
+        description=facts.get("description", ""),
+        engine_args=(*(() if "--served-model-name" in given else ("--served-model-name", *names)), *given),
+        max_model_len=known.max_model_len,
+        variants=tuple(_variant(variant, of=model) for variant in facts.get("variants", ())),
+        quantization=known.quantization,
+        shape=known.shape,
+        weights=_weights(facts["weights"]) if "weights" in facts else known.weights,
+        also=tuple(facts.get("also", ())),
+        like=tuple(facts.get("like", ())),
+        since=facts.get("since", ""),
+        until=facts.get("until", ""),
+        before=facts.get("before", ""),
+        refusal=facts.get("refusal", ""),
+        dialect=dialect,
+        model_type=known.model_type,
+        alias=alias,
+        file=file,
+        remote_code=REMOTE_CODE in given,
+    )
+
+
+def _weights(facts: Mapping[str, Any]) -> Weights:
+    return Weights(**{**facts, "basis": Basis(facts.get("basis", "exact"))}, source="catalogue")
+
+
+def _variant(facts: Mapping[str, Any], *, of: str) -> Variant:
+    weights = Weights(facts["loaded_bytes"], basis=Basis.ESTIMATED, source="catalogue")
+    major, minor = facts["capability"]
+    official = facts["model"].split("/")[0].lower() == of.split("/", maxsplit=1)[0].lower()
+    return Variant(facts["model"], facts["quantization"], weights, (major, minor), official)
+
+
+def misfit(entry: Entry, release: str | None) -> str:
+    """Return why this release of vLLM does not serve a model, "" where it does or where that is not known."""
+    now = _numbers(release or "")
+    if now and entry.since and now < _numbers(entry.since):
+        return f"{entry.name} needs vLLM {entry.since} or newer, this is {release}"
+    if now and entry.until and now[: len(_numbers(entry.until))] > _numbers(entry.until):
+        return f"{entry.name} needs vLLM {entry.until} or older, this is {release}"
+    return ""
+
+
+def _numbers(release: str) -> tuple[int, ...]:
+    found = re.match(r"v?(\d+(?:\.\d+)*)", release)
+    return tuple(map(int, found[1].split("."))) if found else ()
+
+
+def code_notice(entry: Entry, *, allowed: bool) -> str:
+    """Return what is to be said of a model that is published with code of its own, "" where nothing is.
+
+    `allowed` says that the user gave `--trust-remote-code`; the catalogue turns it on for its own short names alone.
+    """
+    if not entry.remote_code or allowed:
+        return ""
+    if REMOTE_CODE in entry.engine_args:
+        return f"{entry.name} is published with code of its own, which will run: {REMOTE_CODE} is on for it"
+    short = f"give it, or the short name {entry.alias}" if entry.alias else "give it"
+    return f"{entry.name} is published with code of its own, which vLLM runs only with {REMOTE_CODE}: {short}"
