@@ -154,6 +154,8 @@ class Talk:
         self.command: Callable[[record.CameUp], Sequence[str]] = lambda _: ()
         self.watch: Callable[[record.Event], None] = lambda _: None
         self.status: Callable[[], Status] | None = None
+        self.says_phases = False
+        self._phase: Phase | None = None
         self._log = VOICE.log = _json_logger(run, self._where) if log_format == "json" else None
         if log_format != "auto":
             VOICE.journal = False
@@ -192,8 +194,11 @@ class Talk:
         )
 
     def show(self, phase: Phase, seconds: float) -> None:
-        """Draw how far a start is, where somebody looks at a terminal."""
-        if self._log is None:
+        """Draw how far a start is, where somebody looks at a terminal; for a program a line as each phase begins."""
+        if self.says_phases and self._log is None and phase is not self._phase:
+            self._phase = phase
+            say(f"  {PHASE_WORDS[phase]}, {seconds:.0f} s after the start")
+        elif self._log is None:
             VOICE.draw(click.style(f"  {PHASE_WORDS[phase]}, {seconds:.0f} s", dim=True))
 
     def _where(self) -> dict[str, Any]:

@@ -58,6 +58,7 @@ class Voices:
 def begin(talk: Talk, asked: Asked, installation: Installation, options: Options) -> Voices:
     """Open the record and begin to tell whoever watches; raises `HostError` for what cannot be had."""
     waiting = parent()
+    talk.says_phases = waiting is not None
     for path in (options.record, None if waiting is None else waiting.record):
         if path is not None:
             talk.records.append(RecordFile(path, talk.run, talk.warn))
