@@ -4,7 +4,8 @@
     scripts/bench requests --real       a real vLLM on the CPU (needs the engine)
 
 Two engines of the same command are up at once, one under autolaunch, one by hand with its output in a file; the load
-goes to one and then the other, and to the other first the next time. The ratio is taken pair by pair.
+goes to one and then the other, and to the other first the next time. Ratios are taken pair by pair, in short windows, so
+that both sides of a pair see the same machine; the engine's own processor time for a request does not depend on it.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ if str(CHECKOUT) not in sys.path:
 
 from scripts.bench import free_port, row  # noqa: E402 - found only with the checkout on the path
 from scripts.load import Load, Window, answers, drive, quantile  # noqa: E402
-from scripts.processes import cpu_s  # noqa: E402
+from scripts.processes import cpu_s, tree_cpu_s  # noqa: E402
 from scripts.served import Engine, by_hand, fake, real, supervised  # noqa: E402
 from tests.fake_engine import behaviours as b  # noqa: E402
 from tests.fake_engine.scenario import Outcome  # noqa: E402
@@ -30,10 +31,15 @@ from tests.fake_engine.scenario import Outcome  # noqa: E402
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """A window on each, one after the other, and the supervisor's share of a core meanwhile."""
+    """A window on each, one after the other: what came of it, the engines' processor milliseconds for a request.
+
+    `supervisor_percent` is the supervisor's share of a core during its engine's window.
+    """
 
     under: Window
     alone: Window
+    under_ms: float
+    alone_ms: float
     supervisor_percent: float
 
 
@@ -42,22 +48,26 @@ def pairs(engine: Engine, load: Load, *, count: int, window_s: float) -> list[Pa
     found = []
     with supervised(engine) as served:
         port = free_port()
-        with by_hand(engine, served.command(port), lambda: answers(port, load)):
-            for side in (served.port, port):
-                drive(side, load, for_s=window_s / 2)  # both are warm
+        with by_hand(engine, served.command(port), lambda: answers(port, load)) as pid:
+            sides = ((served.leader, served.port), (pid, port))
+            for _, where in sides:
+                drive(where, load, for_s=max(1.0, window_s / 2))  # both are warm
             for number in range(count):
-                found.append(_pair(served.pid, (served.port, port), load, window_s, first=number % 2))
+                found.append(_pair(served.pid, sides, load, window_s, first=number % 2))
     return found
 
 
-def _pair(supervisor: int, ports: tuple[int, int], load: Load, window_s: float, *, first: int) -> Pair:
-    seen: dict[int, Window] = {}
-    used = 0.0
+def _pair(supervisor: int, sides: Sequence[tuple[int, int]], load: Load, window_s: float, *, first: int) -> Pair:
+    seen: dict[int, tuple[Window, float]] = {}
+    used_s = 0.0
     for side in (first, 1 - first):
-        before = cpu_s(supervisor)
-        seen[side] = drive(ports[side], load, for_s=window_s)
-        used = cpu_s(supervisor) - before if side == 0 else used
-    return Pair(seen[0], seen[1], 100 * used / window_s)
+        root, port = sides[side]
+        before_s, own_s = tree_cpu_s(root), cpu_s(supervisor)
+        window = drive(port, load, for_s=window_s)
+        seen[side] = window, 1000 * (tree_cpu_s(root) - before_s) / max(1, len(window.seconds))
+        used_s = cpu_s(supervisor) - own_s if side == 0 else used_s
+    (under, under_ms), (alone, alone_ms) = seen[0], seen[1]
+    return Pair(under, alone, under_ms, alone_ms, 100 * used_s / window_s)
 
 
 def told(found: Sequence[Pair]) -> None:
@@ -70,6 +80,7 @@ def told(found: Sequence[Pair]) -> None:
     row("ratio of requests per second", ratios, "")
     row("ratio of median latency", [p.under.quantile(0.5) / p.alone.quantile(0.5) for p in found], "")
     row("ratio of the latency of 99 of 100", [p.under.quantile(0.99) / p.alone.quantile(0.99) for p in found], "")
+    row("ratio of the engine's processor time for a request", [p.under_ms / p.alone_ms for p in found], "")
     row("supervisor's processor time under this load", [pair.supervisor_percent for pair in found], "%")
     middle = f"{quantile(ratios, 0.25):.3f} to {quantile(ratios, 0.75):.3f}"
     failed = sum(pair.under.failed + pair.alone.failed for pair in found)
@@ -87,7 +98,7 @@ def main(words: Sequence[str]) -> int:
     parser.add_argument("--clients", type=int, default=4)
     asked = parser.parse_args(words)
     engine = real() if asked.real else fake(Outcome(kind="ok", behaviours=(b.Worker(),)))
-    count, window_s = asked.pairs or (8 if asked.real else 20), asked.window or (10.0 if asked.real else 3.0)
+    count, window_s = asked.pairs or (20 if asked.real else 60), asked.window or (3.0 if asked.real else 0.5)
     load = Load(engine.model, clients=asked.clients)
     what = "a real vLLM on the CPU" if asked.real else "the fake engine"
     print(f"{what}: {load.clients} clients, {load.tokens} tokens each, {count} pairs of {window_s:g} s")

@@ -65,6 +65,17 @@ def children(pid: int) -> dict[int, str]:
     return found
 
 
+def tree_cpu_s(root: int) -> float:
+    """Return the processor seconds that a process and all that live below it have used."""
+    total, waiting = 0.0, [root]
+    while waiting:
+        pid = waiting.pop()
+        with contextlib.suppress(OSError):
+            total += cpu_s(pid)
+        waiting.extend(children(pid))
+    return total
+
+
 def warden_of(supervisor: int) -> int:
     """Return the process between a supervisor and its engine."""
     (warden,) = (pid for pid, state in children(supervisor).items() if state != "Z")
