@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from io import FileIO
 
-from autolaunch import __version__, ladder, phases, record, secrets_file
+from autolaunch import __version__, arenas, ladder, phases, record, secrets_file
 from autolaunch.arguments import given
 from autolaunch.candidates import Question
 from autolaunch.entry import misfit
@@ -72,6 +72,7 @@ class Prepared:
 
 def start(model: str | None, engine_args: Sequence[str], options: Options) -> ExitCode:
     """Make the wish and the run, supervise it to its end. Raises `AutolaunchError` before anything is started."""
+    arenas.share_one()
     talk = Talk(run=new_id(options.state_dir), log_format=options.log_format)
     asked = ask(model, engine_args, options)
     installation = find_engine(options.engine, version=options.engine_version, environment=os.environ)

@@ -27,7 +27,7 @@ FILES_ARE_READ_BY = frozenset({"strategy", "arguments", "cards", "dialect", "rel
 DOING = frozenset(
     f"autolaunch.{name}"
     for name in (
-        "api", "catalog", "cgroup", "cli", "cli_logs", "cli_options", "cli_systemd", "database", "deadline",
+        "api", "arenas", "catalog", "cgroup", "cli", "cli_logs", "cli_options", "cli_systemd", "database", "deadline",
         "door", "drawing", "engine", "following", "guard", "hardware", "host", "host_report", "hub", "init",
         "installation", "journal", "kept", "lock", "logfile", "memory", "model", "nvml", "openai_api_server",
         "options", "output", "parent", "placement", "planning", "probe", "recorder", "release", "report",
