@@ -9,6 +9,7 @@ import codecs
 import json
 import os
 import select
+import time
 from collections.abc import Callable, Sequence
 from io import FileIO
 from typing import Protocol
@@ -22,6 +23,10 @@ PATIENCE_S = 1.0
 """How long a full pipe or a stopped terminal is waited for before what it should show is dropped."""
 
 CHUNK_BYTES = 1 << 16
+REST_S = 0.01
+"""After a read that did not fill a chunk the next one waits so long: an engine that logs thousands of lines a second
+would else wake this reader with each of them, and pay for it. The pipe holds 1 MiB meanwhile."""
+
 LONG_LINE_BYTES = 1 << 16
 KEPT_END_BYTES = 1 << 13
 """Longer than any secret, so that none is ever cut in two by the writing of half a line."""
@@ -207,6 +212,8 @@ def pump(descriptor: int, output: Output, *, on_block: Callable[[], None]) -> No
                 break
             output.feed(data)
             on_block()
+            if len(data) < CHUNK_BYTES:
+                time.sleep(REST_S)
     finally:
         os.close(descriptor)
         output.finish()

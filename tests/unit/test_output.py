@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import gc
 import io
+import os
 import subprocess
 import sys
+import threading
+import time
 import weakref
 from pathlib import Path
 
@@ -13,7 +16,7 @@ import pytest
 
 from autolaunch.diagnosis import Scanner, diagnose
 from autolaunch.logfile import LogFile
-from autolaunch.output import KEPT_END_BYTES, LONG_LINE_BYTES, Lines, Output, read_log
+from autolaunch.output import KEPT_END_BYTES, LONG_LINE_BYTES, Lines, Output, pump, read_log
 
 LOGS = sorted((Path(__file__).parents[1] / "data").rglob("*.log"))
 
@@ -77,3 +80,23 @@ def test_a_long_log_is_diagnosed_in_bounded_memory(tmp_path: Path) -> None:
     )
     said = subprocess.run([sys.executable, "-c", script, str(log)], capture_output=True, check=True)
     assert int(said.stdout) < 80_000
+
+
+def test_an_engine_that_logs_line_by_line_is_read_in_batches(tmp_path: Path) -> None:
+    """Read at once, each of thousands of lines a second cost the engine a wake-up of its reader: 1.1 of its time."""
+    reading, writing = os.pipe()
+    file = LogFile(tmp_path / "log")
+    output = Output(file, Scanner(), hidden=(), plain=(), echo=None, warn=print)
+    blocks: list[float] = []
+    reader = threading.Thread(target=lambda: pump(reading, output, on_block=lambda: blocks.append(time.monotonic())))
+    reader.start()
+    began = time.monotonic()
+    lines = 0
+    while time.monotonic() < began + 0.3:
+        os.write(writing, b"one line of an engine\n")
+        lines += 1
+    os.close(writing)
+    reader.join(5)
+    assert (tmp_path / "log").read_bytes() == b"one line of an engine\n" * lines
+    assert lines > 1000
+    assert len(blocks) < 100
