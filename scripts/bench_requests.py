@@ -4,8 +4,9 @@
     scripts/bench requests --real       a real vLLM on the CPU (needs the engine)
 
 Two engines of the same command are up at once, one under autolaunch, one by hand with its output in a file; the load
-goes to one and then the other, and to the other first the next time. Ratios are taken pair by pair, in short windows, so
-that both sides of a pair see the same machine; the engine's own processor time for a request does not depend on it.
+goes to one and then the other, and to the other first the next time. Ratios are taken pair by pair, in short windows:
+both sides of a pair see the same machine. The engine's own processor time for a request depends on it least.
+--through-cat gives the engine by hand a pipe for its output too, as any container or service manager does.
 """
 
 from __future__ import annotations
@@ -43,12 +44,12 @@ class Pair:
     supervisor_percent: float
 
 
-def pairs(engine: Engine, load: Load, *, count: int, window_s: float) -> list[Pair]:
-    """Put the load on both engines in turn."""
+def pairs(engine: Engine, load: Load, *, count: int, window_s: float, piped: bool) -> list[Pair]:
+    """Put the load on both engines in turn; `piped` is how the one by hand has its output kept."""
     found = []
     with supervised(engine) as served:
         port = free_port()
-        with by_hand(engine, served.command(port), lambda: answers(port, load)) as pid:
+        with by_hand(engine, served.command(port), lambda: answers(port, load), piped=piped) as pid:
             sides = ((served.leader, served.port), (pid, port))
             for _, where in sides:
                 drive(where, load, for_s=max(1.0, window_s / 2))  # both are warm
@@ -95,6 +96,7 @@ def main(words: Sequence[str]) -> int:
     parser.add_argument("--real", action="store_true")
     parser.add_argument("--pairs", type=int)
     parser.add_argument("--window", type=float, metavar="S")
+    parser.add_argument("--through-cat", action="store_true")
     parser.add_argument("--clients", type=int, default=4)
     asked = parser.parse_args(words)
     engine = real() if asked.real else fake(Outcome(kind="ok", behaviours=(b.Worker(),)))
@@ -103,7 +105,7 @@ def main(words: Sequence[str]) -> int:
     what = "a real vLLM on the CPU" if asked.real else "the fake engine"
     print(f"{what}: {load.clients} clients, {load.tokens} tokens each, {count} pairs of {window_s:g} s")
     print(f"{'':<58}{'min':>8} {'median':>8} {'max':>8}")
-    told(pairs(engine, load, count=count, window_s=window_s))
+    told(pairs(engine, load, count=count, window_s=window_s, piped=asked.through_cat))
     return 0
 
 

@@ -110,12 +110,20 @@ def supervised(engine: Engine, *options: str, variables: Mapping[str, str] | Non
 
 
 @contextlib.contextmanager
-def by_hand(engine: Engine, command: list[str], answers: Callable[[], bool]) -> Iterator[int]:
-    """Start the engine's own command, its output in a file; wait until it answers, give its pid, end it."""
+def by_hand(engine: Engine, command: list[str], answers: Callable[[], bool], *, piped: bool = False) -> Iterator[int]:
+    """Start the engine's own command, its output in a file, `piped` by way of `cat`; give its pid once it answers."""
     with tempfile.TemporaryDirectory() as name, Path(name, "log").open("wb") as log:
+        out = subprocess.PIPE if piped else log
         process = subprocess.Popen(
-            command, env=_environment(engine, None), stdout=log, stderr=log, start_new_session=True, cwd=name
+            command,
+            env=_environment(engine, None),
+            stdout=out,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            cwd=name,
         )
+        if piped:
+            subprocess.Popen(["/bin/cat"], stdin=process.stdout, stdout=log)  # ends with the engine
         try:
             wait_for(answers, within_s=START_S)
             yield process.pid
