@@ -14,6 +14,7 @@ import click
 
 from autolaunch import __version__
 from autolaunch.cli_logs import logs, report
+from autolaunch.cli_models import models
 from autolaunch.cli_options import Capability, ServeCommand, Size, launching, option
 from autolaunch.cli_systemd import systemd
 from autolaunch.errors import LIMITS, AutolaunchError, ExitCode, HostError, WishError, shortage
@@ -47,6 +48,7 @@ def cli() -> None:
 
 cli.add_command(logs)
 cli.add_command(report)
+cli.add_command(models)
 cli.add_command(systemd)
 
 
@@ -154,21 +156,6 @@ def history(model: str | None, state_dir: Path | None, **chosen: Any) -> None:
     else:
         for line in shown.table(entries) if show is None else shown.detail(entries[0]):
             give(line)
-
-
-@cli.command()
-def models() -> None:
-    """List the models known by a short name."""
-    from autolaunch.catalog import catalog  # noqa: PLC0415
-    from autolaunch.talk import give  # noqa: PLC0415
-
-    rows = [
-        (entry.name, "(ships with autolaunch)" if Path(entry.model).is_absolute() else entry.model, entry.description)
-        for entry in catalog().values()
-    ]
-    widths = [max(len(row[column]) for row in rows) + 2 for column in (0, 1)]
-    for name, model, description in rows:
-        give(f"{name:<{widths[0]}}{model:<{widths[1]}}{description}")
 
 
 @cli.command()

@@ -8,11 +8,13 @@ from __future__ import annotations
 import time
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
+from itertools import takewhile
 
 from autolaunch import hardware
 from autolaunch.choice import choose, environment_for
 from autolaunch.facts import Device, DeviceKind, Engine
 from autolaunch.lock import CardLocks, Held
+from autolaunch.visible import Seen
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,9 +48,29 @@ def place(engine: Engine, environment: Mapping[str, str], *, cards: int, avoid: 
     remote or in a container.
     """
     if engine.device is DeviceKind.CPU:
-        device = hardware.measure(DeviceKind.CPU, environment=environment)
-        return Placement(environment, device, 1, (device.name,))
+        return _host(environment)
+    return _among(hardware.look(environment), engine, environment, cards=cards, avoid=avoid)
+
+
+def every_place(engine: Engine, environment: Mapping[str, str]) -> tuple[Placement, ...]:
+    """Return the places on 1, 2, 4, ... cards, up to all that are there, after one look at them."""
+    if engine.device is DeviceKind.CPU:
+        return (_host(environment),)
     seen = hardware.look(environment)
+    there = max(1, len(seen.choosable) or len(seen.devices))
+    counts = takewhile(lambda count: count <= there, (1 << power for power in range(7)))
+    return tuple(_among(seen, engine, environment, cards=count) for count in counts)
+
+
+def _host(environment: Mapping[str, str]) -> Placement:
+    device = hardware.measure(DeviceKind.CPU, environment=environment)
+    return Placement(environment, device, 1, (device.name,))
+
+
+def _among(
+    seen: Seen, engine: Engine, environment: Mapping[str, str], *, cards: int, avoid: Collection[str] = ()
+) -> Placement:
+    """Return the place among the cards that were seen."""
     choosable = [device for device in seen.choosable if _name(device) not in avoid]
     chosen = choose(choosable, count=min(cards, len(choosable)))
     if chosen:

@@ -27,8 +27,8 @@ from autolaunch.settings import AUTO, Settings
 class Plan:
     """The settings to start with; `fits` None where nothing is known, `context` in tokens as predicted.
 
-    `doubtful` where the spread of the estimate straddles the limit. `why` says what decided, in the reader's words;
-    `recalled` settings came up before.
+    `doubtful` where the spread of the estimate straddles the limit, `hopeful` where it fits only at its best. `why`
+    says what decided, in the reader's words; `recalled` settings came up before.
     """
 
     settings: Settings
@@ -38,6 +38,7 @@ class Plan:
     context: int | None = None
     why: tuple[str, ...] = ()
     recalled: bool = False
+    hopeful: bool = False
 
 
 def plan(question: Question) -> Plan:
@@ -46,13 +47,23 @@ def plan(question: Question) -> Plan:
     unknown = _unknown(question)
     if unknown:
         return Plan(climb.settings, predicted(question, climb.settings), why=(unknown,))
-    found = tuple(candidates(question))
+    offered = candidates(question)
+    first = next(offered, None)
+    if first is not None and _is_whole(question, first):
+        return _planned(question, first, View.PESSIMISTIC)
+    found = () if first is None else (first, *offered)
     for floor in dict.fromkeys((question.limits.min_context, question.limits.least_context)):
         choice = _choose(question, found, min(floor, question.full or floor))
         if choice is not None:
             return choice
     own = Plan(climb.settings, predicted(question, climb.settings), fits=False)
     return _from_written_share(question, own) or own
+
+
+def _is_whole(question: Question, candidate: Candidate) -> bool:
+    """Whether nothing can be better: no concession, and the whole context at the worst. The others need no look."""
+    at_worst = candidate.context[View.PESSIMISTIC] or 0
+    return question.full is not None and at_worst >= question.full and not any(candidate.pain.values())
 
 
 def _from_written_share(question: Question, own: Plan) -> Plan | None:
@@ -126,7 +137,8 @@ def _planned(question: Question, candidate: Candidate, view: View, *, doubt: str
     settings = _settled(question, candidate, view)
     context = candidate.context[View.LIKELY] if settings.max_model_len == AUTO else candidate.context[view]
     why = (_shown(question, candidate, context), doubt)
-    return Plan(settings, candidate.budget, True, bool(doubt), context, tuple(filter(None, why)))
+    hopeful = view is View.OPTIMISTIC
+    return Plan(settings, candidate.budget, True, bool(doubt), context, tuple(filter(None, why)), hopeful=hopeful)
 
 
 def _settled(question: Question, candidate: Candidate, view: View) -> Settings:

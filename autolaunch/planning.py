@@ -98,7 +98,7 @@ def foretell(model: str | None, engine_args: Sequence[str], options: Options, *,
     asked = ask(model, engine_args, options)
     device = imagined.device()
     notes: list[str] = []
-    installation = _engine(options, imagined=device is not None, notes=notes)
+    installation = engine_or_newest(options, imagined=device is not None, notes=notes)
     asked = spelled_for(asked, version=installation.engine.version)
     refuse_misfit(asked, options, version=installation.engine.version)
     asked = speaking(asked, installation)
@@ -122,7 +122,7 @@ def foretell(model: str | None, engine_args: Sequence[str], options: Options, *,
     return Foretold(ready, tuple(dict.fromkeys(notes)), closest)
 
 
-def _engine(options: Options, *, imagined: bool, notes: list[str]) -> Installation:
+def engine_or_newest(options: Options, *, imagined: bool, notes: list[str]) -> Installation:
     """Return the engine that is there, else the newest known; for an imagined card one that runs on it."""
     try:
         found = find_engine(options.engine, version=options.engine_version, environment=os.environ)

@@ -24,6 +24,9 @@ MOST = 3
 
 MOST_CARDS = 8
 
+_SPARE = 1 << 28
+"""What is asked for beyond the estimate, so that it is enough."""
+
 
 def shortfall(question: Question) -> tuple[str, tuple[str, ...]]:
     """Return why nothing fits, both numbers in it, and the nearest things that would; for a plan that does not fit."""
@@ -31,6 +34,17 @@ def shortfall(question: Question) -> tuple[str, tuple[str, ...]]:
     if nearest is None:
         return _weights(question), tuple(_ways(question, None))[:MOST]
     return _beyond_free(question, nearest) or _why(question, nearest), tuple(_ways(question, nearest))[:MOST]
+
+
+def missing_bytes(question: Question) -> int | None:
+    """Return how many bytes each card lacks for the least context with every concession; None where that is unknown."""
+    nearest, device = _nearest(question), question.situation.device
+    if nearest is not None:
+        return max(0, needed(question, nearest.settings, _least(question)) - nearest.budget.kv_cache.low) + _SPARE
+    weights = question.situation.model.weights
+    if weights is None or device.free_bytes is None:
+        return None
+    return max(0, weights.loaded_bytes // max(1, question.limits.gpus) - device.free_bytes) + _SPARE
 
 
 def _nearest(question: Question) -> Candidate | None:
@@ -171,8 +185,7 @@ def _more_memory(question: Question, nearest: Candidate | None) -> Iterator[str]
         return
     if "gpu_memory_utilization" in question.climb.pins:
         return
-    need = needed(question, nearest.settings, _least(question))
-    missing = max(0, need - nearest.budget.kv_cache.low) + (1 << 28)
+    missing = missing_bytes(question) or 0
     limit = question.limits.memory_bytes
     if limit is not None and limit + missing <= device.free_bytes:
         yield f"allow --memory {math.ceil((limit + missing) / GIB * 10) / 10:g}GiB instead of {gib(limit)}"

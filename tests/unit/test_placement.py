@@ -10,7 +10,7 @@ import pytest
 
 from autolaunch.facts import GIB, DeviceKind, Engine
 from autolaunch.lock import CardLocks
-from autolaunch.placement import claim, place
+from autolaunch.placement import claim, every_place, place
 from tests import fake_nvml
 
 ENGINE = Engine("0.24.0", DeviceKind.CUDA)
@@ -50,6 +50,21 @@ def test_the_users_own_cards_are_left_alone(monkeypatch: pytest.MonkeyPatch, tmp
     found = place(ENGINE, environment, cards=2)
     assert found.environment == environment
     assert (found.device.free_bytes, found.cards) == (2 * GIB, 1)
+
+
+def test_every_number_of_cards_that_ranks_may_have_is_a_place_after_one_look(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    fake_nvml.believe(monkeypatch, tmp_path, card(2.0), card(23.0), card(12.0))
+    assert [(one.cards, one.device.free_bytes) for one in every_place(ENGINE, os.environ)] == [
+        (1, 23 * GIB), (2, 12 * GIB)
+    ]  # fmt: skip
+    assert every_place(ENGINE, os.environ) == tuple(place(ENGINE, os.environ, cards=count) for count in (1, 2))
+
+
+def test_the_host_of_a_cpu_engine_is_one_place() -> None:
+    (found,) = every_place(Engine("0.32.0", DeviceKind.CPU), os.environ)
+    assert (found.device.kind, found.cards) == (DeviceKind.CPU, 1)
 
 
 def test_of_several_cards_the_fullest_counts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

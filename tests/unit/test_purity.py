@@ -12,12 +12,12 @@ PURE = (
     "activation", "advice", "arguments", "asked", "beyond", "blame", "budget", "caches", "calibration", "candidates",
     "cards", "case", "causes", "checks", "choice", "claims", "comeback", "configuration", "crashes", "defaults",
     "diagnosis", "dialect", "ending", "entry", "estimate", "events", "facts", "failure", "figures", "foresight",
-    "frames", "graphs", "history", "http_head", "inventory", "keywords", "ladder", "liveness", "logline", "machine",
-    "metrics", "models_file", "moves", "narration", "outcome_form", "page", "page_style", "parameters", "past",
-    "phases", "plan_form", "planner", "precision", "progress", "quantization", "recall", "record", "recurrent",
-    "redaction", "releases", "replan", "routes", "rungs", "settings", "shape", "share", "shortfall", "sizes", "start",
-    "status", "status_address", "status_form", "stopping", "strategy", "tensors", "term", "terms", "translation",
-    "unit", "verdict", "visible",
+    "frames", "graphs", "history", "http_head", "inventory", "keywords", "ladder", "lineup", "lineup_text", "liveness",
+    "logline", "machine", "metrics", "models_file", "moves", "narration", "outcome_form", "page", "page_style",
+    "parameters", "past", "phases", "plan_form", "planner", "precision", "progress", "quantization", "recall",
+    "record", "recurrent", "redaction", "releases", "replan", "routes", "rungs", "settings", "shape", "share",
+    "shortfall", "sizes", "start", "status", "status_address", "status_form", "stopping", "strategy", "tensors",
+    "term", "terms", "translation", "unit", "verdict", "visible",
 )  # fmt: skip
 ACTING = frozenset(
     {"os", "subprocess", "signal", "socket", "threading", "time", "random", "logging", "vllm", "torch", "asyncio"}
@@ -27,11 +27,11 @@ FILES_ARE_READ_BY = frozenset({"strategy", "arguments", "cards", "dialect", "rel
 DOING = frozenset(
     f"autolaunch.{name}"
     for name in (
-        "api", "arenas", "catalog", "cgroup", "cli", "cli_logs", "cli_options", "cli_systemd", "database", "deadline",
-        "door", "drawing", "engine", "following", "guard", "hardware", "host", "host_report", "hub", "init",
-        "installation", "journal", "kept", "lock", "logfile", "memory", "model", "nvml", "openai_api_server",
-        "options", "output", "parent", "placement", "planning", "probe", "recorder", "release", "report",
-        "restarts", "sd_notify", "secrets_file", "server", "server_async", "serving", "snapshot", "state",
+        "api", "arenas", "catalog", "cgroup", "cli", "cli_logs", "cli_models", "cli_options", "cli_systemd",
+        "database", "deadline", "door", "drawing", "engine", "following", "guard", "hardware", "host", "host_report",
+        "hub", "init", "installation", "journal", "kept", "listing", "lock", "logfile", "memory", "model", "nvml",
+        "openai_api_server", "options", "output", "parent", "placement", "planning", "probe", "recorder", "release",
+        "report", "restarts", "sd_notify", "secrets_file", "server", "server_async", "serving", "snapshot", "state",
         "status_server", "supervisor", "sweep", "systemd_watcher", "talk", "unit_install", "voices", "warden",
         "watchers", "watching", "weights", "wish",
     )
