@@ -282,6 +282,6 @@ def _moved_bytes(members: Iterable[int]) -> int:
     total = 0
     for pid in members:
         with contextlib.suppress(OSError):
-            counts = dict(line.split(b": ") for line in Path(f"/proc/{pid}/io").read_bytes().splitlines())
+            counts = dict(line.split(b": ") for line in warden.read(f"/proc/{pid}/io").splitlines())
             total += sum(int(counts[name]) for name in (b"rchar", b"wchar", b"read_bytes"))
     return total

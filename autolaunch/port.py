@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from autolaunch.errors import HostError
+from autolaunch.warden import read
 from autolaunch.wish import Address
 
 ELSEWHERE = frozenset(
@@ -115,13 +116,13 @@ def _sockets(pid: int) -> set[str] | None:
 
 def _pid_space(pid: int | str) -> str:
     try:
-        return str(Path(f"/proc/{pid}/ns/pid").readlink())
+        return os.readlink(f"/proc/{pid}/ns/pid")  # noqa: PTH115 - pathlib would keep each name
     except OSError:
         return ""
 
 
 def _name(pid: int) -> str:
     try:
-        return Path(f"/proc/{pid}/comm").read_text(errors="replace").strip()
+        return read(f"/proc/{pid}/comm").decode("utf-8", "replace").strip()
     except OSError:
         return ""
