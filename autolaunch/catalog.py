@@ -18,10 +18,9 @@ from pathlib import Path
 
 from autolaunch.arguments import given
 from autolaunch.dialect import dialect_of, names_for
-from autolaunch.entry import REMOTE_CODE, Entry, entry_of, misfit
+from autolaunch.entry import REMOTE_CODE, Entry, entry_of, is_hub_id, misfit
 from autolaunch.errors import WishError
 from autolaunch.models_file import Facts, Tables, parse_models
-from autolaunch.snapshot import is_hub_id
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -130,7 +129,8 @@ def _known(own: Tables, file: str) -> Known:
 
 def _names(named: Named) -> tuple[str, ...]:
     facts = named.facts
-    return (facts["model"], *facts.get("also", ()), *facts.get("like", ()))
+    there = (facts["modelscope"],) if "modelscope" in facts else ()
+    return (facts["model"], *there, *facts.get("also", ()), *facts.get("like", ()))
 
 
 def _find(name: str, known: Known) -> Entry | None:
@@ -148,7 +148,7 @@ def _find(name: str, known: Known) -> Entry | None:
     entry = named.entry()
     other = name.lower() in map(str.lower, entry.like)
     called = _speaking(replace(entry, name=name, model=name, engine_args=()))
-    return replace(called, variants=()) if other else called
+    return replace(called, variants=(), modelscope="", on_modelscope=()) if other else called
 
 
 def _speaking(entry: Entry) -> Entry:

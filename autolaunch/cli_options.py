@@ -227,6 +227,7 @@ LAUNCH = (
         metavar="FILE",
         help="A TOML file with short names of your own. [default: models.toml in the user's folder of settings]",
     ),
+    option("--modelscope", is_flag=True, help="Take the model from ModelScope instead of the hub."),
     option(
         "--log-format",
         type=click.Choice(["auto", "console", "json"]),

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from autolaunch import configuration
@@ -28,6 +28,7 @@ class Entry:
     does; `before` is the short name of the same model for releases before that. `refusal` says why none does.
     `model_type` is the configuration's ("glm4"). `alias` is the short name whose facts these are and `file` the user's
     file that they are from, "" where none is.
+    `modelscope` is its id on ModelScope, "" where that is not known, and `on_modelscope` are the variants there.
     `remote_code` says that the model is published with code of its own, which runs only where somebody allows it.
     """
 
@@ -51,6 +52,8 @@ class Entry:
     alias: str = ""
     file: str = ""
     remote_code: bool = False
+    modelscope: str = ""
+    on_modelscope: tuple[Variant, ...] = ()
 
 
 def entry_of(alias: str, facts: Mapping[str, Any], *, called: str = "", file: str = "") -> Entry:
@@ -80,6 +83,12 @@ def entry_of(alias: str, facts: Mapping[str, Any], *, called: str = "", file: st
         alias=alias,
         file=file,
         remote_code=REMOTE_CODE in given,
+        modelscope=facts.get("modelscope", ""),
+        on_modelscope=tuple(
+            replace(_variant(variant, of=model), model=variant["modelscope"])
+            for variant in facts.get("variants", ())
+            if "modelscope" in variant
+        ),
     )
 
 
@@ -107,6 +116,29 @@ def misfit(entry: Entry, release: str | None) -> str:
 def _numbers(release: str) -> tuple[int, ...]:
     found = re.match(r"v?(\d+(?:\.\d+)*)", release)
     return tuple(map(int, found[1].split("."))) if found else ()
+
+
+def is_hub_id(model: str) -> bool:
+    """Whether this can be the name of a model on a hub: an owner and a name."""
+    return re.fullmatch(r"[\w.-]+/[\w.-]+", model) is not None and not model.startswith(".")
+
+
+def taken_from_modelscope(entry: Entry) -> Entry:
+    """Return a model of a hub as ModelScope has it, under the names it has anyway; folders and URLs as they are."""
+    if not is_hub_id(entry.model) or not entry.alias:
+        return entry
+    found = entry.modelscope or entry.model
+    named = entry.engine_args
+    if "--served-model-name" not in named and found != entry.name:
+        named = ("--served-model-name", entry.name, found, *named)
+    return replace(entry, model=found, variants=entry.on_modelscope, engine_args=named)
+
+
+def modelscope_notice(entry: Entry) -> str:
+    """Return what is to be said of a model that is taken from ModelScope, "" where its id there is the one typed."""
+    if entry.alias and not entry.modelscope:
+        return f"the id of {entry.name} on ModelScope is not known here: {entry.model} is asked for"
+    return "" if entry.name == entry.model or not entry.alias else f"on ModelScope {entry.name} is {entry.model}"
 
 
 def code_notice(entry: Entry, *, allowed: bool) -> str:

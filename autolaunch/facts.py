@@ -7,7 +7,7 @@ None, and nothing here turns an unknown into a guess.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 
 from autolaunch.shape import Shape
@@ -69,11 +69,13 @@ class Engine:
     """What is known of the vLLM that will be started, without importing it.
 
     `version` as the package's metadata or the log's banner says ("0.24.0"), None if it could not be learnt.
+    `has_modelscope` says whether it can download from there, which nothing that is measured depends on.
     """
 
     version: str | None = None
     device: DeviceKind = DeviceKind.UNKNOWN
     has_bitsandbytes: bool = False
+    has_modelscope: bool | None = field(default=None, compare=False)
 
     @property
     def release(self) -> tuple[int, int] | None:

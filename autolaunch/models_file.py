@@ -21,11 +21,11 @@ Tables = Mapping[str, Facts]
 """Checked tables by their short names."""
 
 KEYS = (
-    "model", "also", "like", "description", "engine_args", "since", "until", "before", "refusal", "dialect", "config",
-    "weights", "variants",
+    "model", "modelscope", "also", "like", "description", "engine_args", "since", "until", "before", "refusal",
+    "dialect", "config", "weights", "variants",
 )  # fmt: skip
 WEIGHT_KEYS = ("loaded_bytes", "linear_bytes", "expert_bytes", "basis")
-VARIANT_KEYS = ("model", "quantization", "loaded_bytes", "capability")
+VARIANT_KEYS = ("model", "modelscope", "quantization", "loaded_bytes", "capability")
 
 _SHORT = re.compile(r"[a-z0-9_][a-z0-9._-]*")
 _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+")
@@ -60,6 +60,7 @@ def check(file: Checks, alias: str, table: Any) -> Facts:
         raise file.fail(f"{where} is a table of tables", f'a name with a dot stands in quotes: ["{alias}.{inner}"]')
     file.keys(facts, KEYS, where)
     _model(file, facts.get("model"), where)
+    _modelscope(file, facts, where)
     for key in ("also", "like"):
         for name in file.texts(facts.get(key, []), f"{key!r} of {where}"):
             if not (_HUB_ID if key == "like" or "/" in name else _SHORT).fullmatch(name.lower()):
@@ -87,6 +88,12 @@ def _model(file: Checks, value: Any, where: str) -> None:
             f"'model' of {where} is {text!r}; it must be a hub id, a full path or a URL",
             "for example zai-org/glm-4-9b-chat-hf, /srv/models/glm-4 or s3://bucket/glm-4",
         )
+
+
+def _modelscope(file: Checks, facts: Facts, where: str) -> None:
+    found = file.text(facts.get("modelscope", "a/b"), f"'modelscope' of {where}")
+    if not _HUB_ID.fullmatch(found):
+        raise file.fail(f"'modelscope' of {where} is {found!r}; it must be an id such as ZhipuAI/glm-4-9b-chat")
 
 
 def _options(file: Checks, facts: Facts, where: str) -> None:
@@ -149,6 +156,7 @@ def _variant(file: Checks, value: Any, where: str) -> None:
     model = file.text(variant.get("model"), f"'model' of {where}")
     if not _HUB_ID.fullmatch(model):
         raise file.fail(f"'model' of {where} is {model!r}; it must be a hub id")
+    _modelscope(file, variant, where)
     file.text(variant.get("quantization"), f"'quantization' of {where}")
     _bytes(file, variant.get("loaded_bytes"), f"'loaded_bytes' of {where}", least=1)
     numbers = _listed(file, variant.get("capability"), f"'capability' of {where}")

@@ -7,18 +7,20 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from autolaunch import modelscope
 from autolaunch.arguments import Given, engine_options, given
 from autolaunch.asked import wish_digest
 from autolaunch.beyond import MARK, beyond, variables
 from autolaunch.case import Limits
 from autolaunch.catalog import as_published, before, find_model, hides, load_models
 from autolaunch.dialect import fit, sees_files
-from autolaunch.entry import Entry, code_notice, misfit
+from autolaunch.entry import Entry, code_notice, is_hub_id, misfit, modelscope_notice, taken_from_modelscope
 from autolaunch.errors import WishError
+from autolaunch.facts import Engine
 from autolaunch.installation import Installation
 from autolaunch.model import Where
 from autolaunch.releases import parse_version
@@ -62,6 +64,7 @@ class Options:
     status: StatusAddress | None = None
     as_published: bool = False
     models: Path | None = None
+    modelscope: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +72,7 @@ class Asked:
     """What a user asked of one model, and the model as it was found by its name.
 
     `around` are options that stand in the engine's command and in its environment, `said` what became of engine
-    options in the spelling of the engine at hand.
+    options in the spelling of the engine at hand. `modelscope` says that the model comes from there.
     """
 
     wish: Wish
@@ -77,6 +80,7 @@ class Asked:
     strategy: Strategy
     around: tuple[Given, ...] = ()
     said: tuple[str, ...] = ()
+    modelscope: bool = False
 
     @property
     def where(self) -> Where:
@@ -123,6 +127,8 @@ def ask(model: str | None, engine_args: Sequence[str], options: Options) -> Aske
     strategy = load_strategy(options.strategy)
     entry = find_model(model, load_models(options.models))
     entry = as_published(entry) if options.as_published else entry
+    there = modelscope.wanted(environment_of(options))
+    entry = taken_from_modelscope(entry) if there else entry
     wish = make_wish(entry, engine_args, limits_of(options), environment=os.environ)
     address = wish.address
     if options.status is not None and not address.uds and options.status.meets(address.host, address.port):
@@ -130,7 +136,14 @@ def ask(model: str | None, engine_args: Sequence[str], options: Options) -> Aske
             f"--status {options.status} is where the engine is to serve, port {address.port}",
             hint="choose another port with --status or --port",
         )
-    return Asked(wish, entry, strategy, (*_in_command(options.engine), *variables(os.environ)))
+    around = (*_in_command(options.engine), *variables(os.environ))
+    return Asked(wish, entry, strategy, around, modelscope=there)
+
+
+def environment_of(options: Options) -> Mapping[str, str]:
+    """Return the environment that the engine and the looks at its model share, with ModelScope in it if asked for."""
+    on = options.modelscope or modelscope.wanted(os.environ)
+    return {**os.environ, modelscope.VARIABLE: "True"} if on else os.environ  # older releases read no 1
 
 
 def _notices(entry: Entry, wish: Wish) -> tuple[str, ...]:
@@ -140,10 +153,20 @@ def _notices(entry: Entry, wish: Wish) -> tuple[str, ...]:
     return tuple(filter(None, (hidden if hides(entry) else "", code_notice(entry, allowed=allowed))))
 
 
+def _source(asked: Asked, engine: Engine) -> tuple[str, ...]:
+    """Return what has to be said of a model that comes from ModelScope."""
+    if not asked.modelscope or not is_hub_id(asked.entry.model):
+        return ()
+    lacks = f"the engine's environment lacks the package modelscope: pip install '{modelscope.PACKAGE}' there"
+    return tuple(filter(None, (modelscope_notice(asked.entry), lacks if engine.has_modelscope is False else "")))
+
+
 def spelled_for(asked: Asked, *, version: str | None) -> Asked:
     """Return what is asked with the engine options as that vLLM takes them; raise `WishError` where it has no words."""
     translated = translate(asked.wish.engine_args, version=version)
     entry, said = before(asked.entry, version), translated.said
+    if entry is not asked.entry and asked.modelscope:
+        entry = taken_from_modelscope(entry)
     if entry is not asked.entry:
         said = (f"{misfit(asked.entry, version)}: {entry.model} is taken", *said)
     said = (*_notices(entry, asked.wish), *said)
@@ -166,7 +189,8 @@ def speaking(asked: Asked, installation: Installation) -> Asked:
     sees = sees_files(installation.command)
     fitted = fit(asked.entry.dialect, options=users, version=installation.engine.version, sees=sees)
     wish = replace(asked.wish, entry_args=(*asked.wish.entry_args, *fitted.words))
-    return replace(asked, wish=wish, said=(*asked.said, *fitted.said))
+    said = (*asked.said, *_source(asked, installation.engine), *fitted.said)
+    return replace(asked, wish=wish, said=said)
 
 
 def _in_command(engine: str | None) -> tuple[Given, ...]:

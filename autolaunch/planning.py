@@ -17,7 +17,7 @@ from autolaunch.cards import find_card
 from autolaunch.errors import ExitCode, HostError, WishError
 from autolaunch.facts import Device, DeviceKind, Engine
 from autolaunch.installation import Installation, find_engine
-from autolaunch.options import Options, ask, refuse_misfit, speaking, spelled_for
+from autolaunch.options import Options, ask, environment_of, refuse_misfit, speaking, spelled_for
 from autolaunch.placement import Placement, place
 from autolaunch.plan_form import as_json
 from autolaunch.redaction import redact_argv, secrets_in
@@ -104,7 +104,7 @@ def foretell(model: str | None, engine_args: Sequence[str], options: Options, *,
     asked = speaking(asked, installation)
     notes += asked.said
     if device is None:
-        placement = place(installation.engine, os.environ, cards=cards_for(asked, installation, options))
+        placement = place(installation.engine, environment_of(options), cards=cards_for(asked, installation, options))
         if placement.device.total_bytes is None:
             raise HostError(
                 "no card can be read here" + (f": {placement.trouble}" if placement.trouble else ""),
@@ -113,13 +113,18 @@ def foretell(model: str | None, engine_args: Sequence[str], options: Options, *,
         placement = replace(placement, device=imagined.changed(placement.device))
     else:
         cards = max(asked.wish.cards, asked.wish.limits.gpus)
-        placement, options = Placement({}, device, cards), replace(options, no_memory=True)
+        placement, options = Placement(_added(options), device, cards), replace(options, no_memory=True)
     ready = prepare(placement, asked, installation, options, note=notes.append)
     closest: tuple[str, ...] = ()
     if ready.plan.fits is False:
         why, closest = shortfall(ready.question)
         ready = replace(ready, plan=replace(ready.plan, why=(*ready.plan.why, why)))
     return Foretold(ready, tuple(dict.fromkeys(notes)), closest)
+
+
+def _added(options: Options) -> Mapping[str, str]:
+    """Return what the engine's environment has beside ours."""
+    return {name: value for name, value in environment_of(options).items() if os.environ.get(name) != value}
 
 
 def engine_or_newest(options: Options, *, imagined: bool, notes: list[str]) -> Installation:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from io import FileIO
 
-from autolaunch import __version__, arenas, ladder, phases, record, secrets_file
+from autolaunch import __version__, arenas, ladder, modelscope, phases, record, secrets_file
 from autolaunch.arguments import given
 from autolaunch.candidates import Question
 from autolaunch.entry import misfit
@@ -25,7 +25,7 @@ from autolaunch.lock import CardLocks, Held
 from autolaunch.memory import Memory
 from autolaunch.model import look_at
 from autolaunch.narration import memory_of
-from autolaunch.options import Asked, Options, ask, refuse_misfit, speaking, spelled_for
+from autolaunch.options import Asked, Options, ask, environment_of, refuse_misfit, speaking, spelled_for
 from autolaunch.past import Key, Past, key_of
 from autolaunch.placement import Placement, claim, place
 from autolaunch.plan_form import basis_as_json, budget_as_json
@@ -91,7 +91,7 @@ def _start(asked: Asked, installation: Installation, options: Options, voices: V
     locks = CardLocks(asked.wish.model, voices.waits, beat=voices.watch.beat)
     voices.watch.waits(LOOKING)
     cards = cards_for(asked, installation, options)
-    placement, held = claim(installation.engine, os.environ, cards=cards, locks=locks, wait_s=LOCK_WAIT_S)
+    placement, held = claim(installation.engine, environment_of(options), cards=cards, locks=locks, wait_s=LOCK_WAIT_S)
     voices.watch.waits(LOOKING)
     ready = prepare(placement, asked, installation, options, note=notes.append)
     ready = replace(_await_others(ready, options, voices, note=notes.append), held=held)
@@ -115,7 +115,8 @@ def _start(asked: Asked, installation: Installation, options: Options, voices: V
         return _refuse(ready, talk)
     code = supervisor.run()
     if options.check and code is ExitCode.STOPPED and supervisor.proven is not None:
-        give(shlex.join(supervisor.shown_argv(supervisor.proven)))
+        source = f"{modelscope.VARIABLE}=True " if asked.modelscope else ""
+        give(source + shlex.join(supervisor.shown_argv(supervisor.proven)))
     return code
 
 
@@ -138,7 +139,7 @@ def prepare(
         )
     if placement.trouble:
         note(placement.trouble)
-    facts = look_at(asked.entry, online=True, where=asked.where)
+    facts = look_at(asked.entry, online=True, environment=environment_of(options), where=asked.where)
     for text in facts.notes:
         note(text)
     situation = Situation(placement.device, installation.engine, facts)
@@ -189,7 +190,7 @@ def cards_for(asked: Asked, installation: Installation, options: Options) -> int
         return counts[0]
 
     def fits(count: int) -> bool:
-        there = place(installation.engine, os.environ, cards=count)
+        there = place(installation.engine, environment_of(options), cards=count)
         return prepare(there, asked, installation, options, note=lambda _: None).plan.fits is not False
 
     return next(filter(fits, counts), counts[0])

@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from autolaunch.entry import is_hub_id
+
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
@@ -34,11 +36,6 @@ def find(model: str, *, environment: Mapping[str, str], revision: str = "", cach
     place = (Path(cache) if cache else cache_folder(environment)) / ("models--" + model.replace("/", "--"))
     commit = _commit(place, revision or "main")
     return Snapshot(place / "snapshots" / commit, commit) if commit else None
-
-
-def is_hub_id(model: str) -> bool:
-    """Whether this can be the name of a model on a hub: an owner and a name."""
-    return re.fullmatch(r"[\w.-]+/[\w.-]+", model) is not None and not model.startswith(".")
 
 
 def cache_folder(environment: Mapping[str, str]) -> Path:

@@ -55,6 +55,8 @@ def service(typed: Typed, options: Options, place: Place, *, environment: Mappin
     secrets = _secrets_file(name, for_user=place.for_user)
     variables = tuple(sorted((key, value) for key, value in environment.items() if _is_option(key, typed)))
     added = () if place.for_user else _added(options, asked)
+    if asked.modelscope and not options.modelscope:
+        added = (*added, "--modelscope")  # the variable is this shell's
     command = _command(typed, asked, added)
     _refuse_bytes(command)
     _refuse_secrets((*command, *(f"{key}={value}" for key, value in variables)), secrets)

@@ -14,12 +14,11 @@ from autolaunch.arguments import given
 from autolaunch.catalog import as_published, before, catalog, find_model
 from autolaunch.checks import Checks
 from autolaunch.configuration import read
-from autolaunch.entry import Entry
+from autolaunch.entry import Entry, is_hub_id
 from autolaunch.errors import WishError
 from autolaunch.facts import Basis
 from autolaunch.models_file import check
 from autolaunch.shape import kv_bytes_per_token
-from autolaunch.snapshot import is_hub_id
 
 if sys.version_info >= (3, 11):
     import tomllib

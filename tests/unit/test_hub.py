@@ -15,7 +15,8 @@ from typing import Any
 
 import pytest
 
-from autolaunch.hub import ANSWER_BYTES, Answer, ask, offline, token
+from autolaunch.hub import ask, offline, token
+from autolaunch.inquiry import ANSWER_BYTES, Answer
 
 API = "/api/models/org/m/revision/main?expand[]=safetensors&expand[]=sha"
 CONFIG = "/org/m/resolve/main/config.json"
@@ -306,7 +307,7 @@ def test_a_token_file_that_is_no_text_is_none(tmp_path: Path) -> None:
         ({"HF_HUB_OFFLINE": "1"}, True),
         ({"HF_HUB_OFFLINE": "true"}, True),
         ({"TRANSFORMERS_OFFLINE": "YES"}, True),
-        ({"VLLM_USE_MODELSCOPE": "True"}, True),
+        ({"VLLM_USE_MODELSCOPE": "True"}, False),
     ],
 )
 def test_who_wants_no_hub_is_heard(environment: dict[str, str], expected: bool) -> None:

@@ -16,6 +16,7 @@ from autolaunch import hub
 from autolaunch.catalog import find_model
 from autolaunch.entry import Entry
 from autolaunch.facts import Basis, Model, Variant, Weights
+from autolaunch.inquiry import Answer
 from autolaunch.model import CONFIG_BYTES, Where, look_at, read_config
 from autolaunch.weights import INDEX
 from tests.unit.checkpoints import glm_4_9b, write
@@ -231,9 +232,9 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Answer for the hub with GLM-4-9B's own facts, and remember the questions."""
     questions: list[str] = []
 
-    def ask(model: str, **_: Any) -> hub.Answer:
+    def ask(model: str, **_: Any) -> Answer:
         questions.append(model)
-        return hub.Answer({**GLM_CONFIG, "model_type": "strange"}, {"BF16": 9_399_951_360}, "cafe", ("a note",))
+        return Answer({**GLM_CONFIG, "model_type": "strange"}, {"BF16": 9_399_951_360}, "cafe", ("a note",))
 
     monkeypatch.setattr(hub, "ask", ask)
     return questions

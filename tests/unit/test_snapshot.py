@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from autolaunch.snapshot import Snapshot, cache_folder, find, home_folder, is_hub_id
+from autolaunch.entry import is_hub_id
+from autolaunch.snapshot import Snapshot, cache_folder, find, home_folder
 
 COMMIT = "8d3f" * 10
 
