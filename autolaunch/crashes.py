@@ -208,6 +208,11 @@ RULES: tuple[Rule, ...] = (
     sure(Kind.PORT_IN_USE, "address already in use | eaddrinuse | only one usage of each socket address"),  # Windows
     rule(Kind.PORT_IN_USE, "is already allocated | is already in use", also="port ", never="trying "),  # docker
     *HARDWARE_RULES,
+    rule(
+        Kind.CONFIG_ERROR,  # docker and podman, of the container that was to be run
+        "error response from daemon | the container name | pull access denied | container id file found"
+        " | invalid reference format | error during connect | cannot connect to the docker daemon",
+    ),
     *COMPILE_RULES,
     *MODEL_RULES,
     *DISTRIBUTED_RULES,

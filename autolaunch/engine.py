@@ -14,13 +14,13 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import psutil
-
-from autolaunch import warden
+from autolaunch import containment, warden
+from autolaunch.activity import STIR_PERIOD_S, Activity
+from autolaunch.container import LABEL, container_in
 from autolaunch.diagnosis import Scanner
 from autolaunch.errors import LIMITS, HostError, shortage
 from autolaunch.events import (
@@ -32,7 +32,7 @@ from autolaunch.events import (
     Stirred,
     TreeGone,
 )
-from autolaunch.failure import Kind
+from autolaunch.failure import Kind, Phase
 from autolaunch.output import Output, pump
 from autolaunch.phases import Force
 from autolaunch.sd_notify import without
@@ -43,15 +43,11 @@ PIPE_BYTES = 1 << 20
 DRAIN_S = 0.5
 """How long after the leader's exit its output may still arrive; others may hold the pipe open for ever."""
 
-STIR_PERIOD_S = 1.0
-IDLE_SHARE = 0.02
-"""Processor use below this share of one core is an idle event loop, not work."""
-
-IDLE_BYTES_PER_S = 16 << 10
-"""An idle event loop moves less through its pipes; a slow download or network disk moves more."""
-
 LONGEST_BASE = 40
 """vLLM puts unix sockets with 36-letter names into TMPDIR, and a socket's path holds 107 bytes."""
+
+NOT_RUN = (125, 126, 127)
+"""What docker's and podman's `run` end with where the container's own command was never started."""
 
 Post = Callable[[EngineEvent], None]
 
@@ -68,11 +64,11 @@ class EngineProcess:
         self._told: object = None
         self._sized = False
         self._stirred_at = 0.0
-        self._cpu_s = 0.0
-        self._moved_bytes = 0
         self.settled = threading.Event()
         self.gone = threading.Event()
         self._temporary = ""
+        self.is_container = False
+        self._activity = Activity(None)
         self._exit_told = False
         self._strangers: frozenset[int] = frozenset()
         self._warden: subprocess.Popen[bytes] | None = None
@@ -88,6 +84,7 @@ class EngineProcess:
             reading, writing = os.pipe()
             with contextlib.suppress(OSError):
                 fcntl.fcntl(reading, F_SETPIPE_SZ, PIPE_BYTES)
+            argv = self._marked(argv, environment)
             self._warden = subprocess.Popen(
                 [sys.executable, "-I", "-S", str(Path(warden.__file__)), temporary, *argv],
                 stdin=subprocess.PIPE,
@@ -113,6 +110,20 @@ class EngineProcess:
             self._warden.communicate()  # the end of its orders: it ends the tree
             raise HostError(shortage(error) or str(error), hint=LIMITS) from error
 
+    def _marked(self, argv: Sequence[str], environment: Mapping[str, str]) -> Sequence[str]:
+        """Return a container's command with the label by which it is ended, noted where whoever ends it looks."""
+        container = container_in(argv)
+        if container is None:
+            return argv
+        label = f"{LABEL}={Path(self._temporary).name}"
+        files = container.values("cidfile")
+        known = containment.variables(environment)
+        note = containment.Note(container.client, label, known, *map(os.path.abspath, files[-1:]))
+        containment.write(self._temporary, note)
+        self.is_container = True
+        self._activity = Activity(note)
+        return container.with_options(("--label", label))
+
     def _thread(self, name: str, target: Callable[[], None]) -> threading.Thread:
         thread = threading.Thread(target=target, name=f"{name}-{self.attempt}", daemon=True)
         thread.start()
@@ -137,12 +148,8 @@ class EngineProcess:
         """Post Stirred if the tree used processor time or moved data since the last call; called once in a while."""
         if self.gone.is_set() or not self.pid:
             return
-        members = self.members()
-        used, moved = _cpu_seconds(members), _moved_bytes(members)
-        busy = used - self._cpu_s > IDLE_SHARE * STIR_PERIOD_S
-        if busy or moved - self._moved_bytes > IDLE_BYTES_PER_S * STIR_PERIOD_S:
+        if self._activity.stirred(self.members()):
             self._post(Stirred(self.attempt))
-        self._cpu_s, self._moved_bytes = used, moved
 
     def _on_block(self) -> None:
         scanner = self._scanner
@@ -169,15 +176,21 @@ class EngineProcess:
                 self._tell_refusal(f"the engine command cannot be run: {os.strerror(int(value))}")
             elif fact == "exited":
                 self._tell_exit(int(value))
+            elif fact == "left":
+                self._finish((), value)  # the warden tries on for a while; nobody waits for it
+                return
         code = self._warden.wait()
-        survivors = () if code == 0 else self._sweep()
+        survivors, left = ((), "") if code == 0 else self._sweep()
         if not self.pid:
             self._tell_refusal(f"the process that was to start the engine ended with {code}")
         self._tell_warden_killed()
+        self._finish(survivors, left)
+
+    def _finish(self, survivors: tuple[int, ...], left: str) -> None:
         self.settled.set()
         self.gone.set()
         self._close()
-        self._post(TreeGone(self.attempt, survivors))
+        self._post(TreeGone(self.attempt, survivors, left))
 
     def _tell_refusal(self, reason: str) -> None:
         if not self._exit_told:
@@ -191,7 +204,13 @@ class EngineProcess:
         self._exit_told = True
         self._reader.join(DRAIN_S)
         scanner = self._scanner
-        self._post(EngineExited(self.attempt, code, scanner.conclude(code), scanner.effective))
+        failure = scanner.conclude(code)
+        began = scanner.phase is not Phase.IMPORT or failure.kind not in (Kind.CONFIG_ERROR, Kind.UNKNOWN)
+        if self.is_container and code in NOT_RUN and not began:
+            said = failure.line or f"its client ended with {code}"
+            self._post(LaunchFailed(self.attempt, f"the container cannot be run: {said}"))
+            return
+        self._post(EngineExited(self.attempt, code, failure, scanner.effective))
 
     def _tell_warden_killed(self) -> None:
         """Tell the exit that nobody saw: a warden that is killed takes the leader with it."""
@@ -205,8 +224,8 @@ class EngineProcess:
             failure = replace(failure, kind=Kind.OTHER_CRASH, line=line)
         self._post(EngineExited(self.attempt, -signal.SIGKILL, failure, scanner.effective))
 
-    def _sweep(self) -> tuple[int, ...]:
-        """The warden itself was killed: end its tree from here. Returns what outlives SIGKILL."""
+    def _sweep(self) -> tuple[tuple[int, ...], str]:
+        """The warden itself was killed: end its tree from here. Returns what outlives SIGKILL, containers in words."""
         deadline = time.monotonic() + 5.0
         while True:
             left = warden.tree(os.getpid(), self.pid or -1) - self._strangers
@@ -217,8 +236,10 @@ class EngineProcess:
             if not left or time.monotonic() > deadline:
                 break
             time.sleep(0.02)
-        warden.remove(self._temporary)
-        return tuple(sorted(left))
+        container_left = containment.end(self._temporary).left
+        if not container_left:
+            warden.remove(self._temporary)
+        return tuple(sorted(left)), container_left
 
     def _reap(self) -> None:
         """Collect the dead that became our children with the warden's end, those included that were dead by then."""
@@ -262,26 +283,3 @@ def _own_variables(environment: Mapping[str, str], temporary: str) -> dict[str, 
         "TORCHINDUCTOR_CACHE_DIR": environment.get("TORCHINDUCTOR_CACHE_DIR")
         or str(Path(base, f"torchinductor_{os.getuid()}")),
     }
-
-
-def _cpu_seconds(members: Iterable[int]) -> float:
-    """Return the processor time that these processes have used."""
-    total = 0.0
-    for pid in members:
-        with contextlib.suppress(psutil.Error):
-            times = psutil.Process(pid).cpu_times()
-            total += times.user + times.system
-    return total
-
-
-def _moved_bytes(members: Iterable[int]) -> int:
-    """Return what these processes have read and written: by calls, and from disk into mapped files.
-
-    A download shows in what it writes: receiving from a socket is not counted by the kernel.
-    """
-    total = 0
-    for pid in members:
-        with contextlib.suppress(OSError):
-            counts = dict(line.split(b": ") for line in warden.read(f"/proc/{pid}/io").splitlines())
-            total += sum(int(counts[name]) for name in (b"rchar", b"wchar", b"read_bytes"))
-    return total

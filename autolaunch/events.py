@@ -106,10 +106,11 @@ class Drained:
 
 @dataclass(frozen=True, slots=True)
 class TreeGone:
-    """No process of the engine is left; `survivors` are those that outlived SIGKILL."""
+    """No process of the engine is left but the `survivors` of SIGKILL; `left` is a container's end that failed."""
 
     attempt: int
     survivors: tuple[int, ...] = ()
+    left: str = ""
 
 
 @dataclass(frozen=True, slots=True)

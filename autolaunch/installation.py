@@ -20,6 +20,10 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from autolaunch import containment
+from autolaunch.container import LABEL, Container, container_in, refuse_unwatchable
+from autolaunch.crossing import added, cards_environment, mounted_for
+from autolaunch.dialect import FOLDER, sees_files
 from autolaunch.errors import HostError
 from autolaunch.facts import DeviceKind, Engine
 from autolaunch.redaction import redact_argv
@@ -48,11 +52,49 @@ class Installation:
     command: tuple[str, ...]
     engine: Engine
 
-    def argv(self, model: str, arguments: Sequence[str]) -> tuple[str, ...]:
-        """Return the whole command line: `vllm serve` takes the model as a word, the module as --model."""
-        if "serve" in self.command[1:]:
-            return (*self.command, model, *arguments)
-        return (*self.command, "--model", model, *arguments)
+    @property
+    def container(self) -> Container | None:
+        """The container that the command runs, None for a plain process."""
+        return container_in(self.command)
+
+    def argv(self, model: str, arguments: Sequence[str], environment: Mapping[str, str] = {}) -> tuple[str, ...]:
+        """Return the whole command line: `vllm serve` takes the model as a word, the module as --model.
+
+        A container gets what has to cross its boundary from here, of `environment` too.
+        """
+        command, serves, container = self.command, "serve" in self.command[1:], self.container
+        if container is not None:
+            serves = container.serves
+            folders = [str(FOLDER)] if any(str(FOLDER) in word for word in arguments) else []
+            if Path(model).is_dir():
+                model = str(Path(model).absolute())
+                folders.append(mounted_for(model))
+            command = container.with_options(added(container, environment, folders))
+        return (*command, *(() if serves else ("--model",)), model, *arguments)
+
+    def environment(self, environment: Mapping[str, str]) -> Mapping[str, str]:
+        """Return the environment by which the engine's cards are chosen and measured here."""
+        return environment if self.container is None else cards_environment(self.container, environment)
+
+    def sees_files(self, environment: Mapping[str, str]) -> bool:
+        """Whether the engine can read the files that we give it."""
+        if self.container is not None and not self.container.is_remote(environment):
+            return True  # they are mounted
+        return sees_files(self.command)
+
+    def refuse_silent_runtime(self, environment: Mapping[str, str]) -> None:
+        """Raise `HostError` where the engine is a container and its runtime does not answer: a start would hang."""
+        if self.container is None:
+            return
+        try:
+            containment.ask(
+                self.container.client, "ps", "--quiet", "--filter", f"label={LABEL}", environment=environment
+            )
+        except containment.NoAnswer as error:
+            raise HostError(
+                f"no container can be run: {error}",
+                hint="is its daemon running, and may you use it? (the same command without autolaunch: docker ps)",
+            ) from error
 
 
 def find_engine(command: str | None, *, version: str | None, environment: Mapping[str, str]) -> Installation:
@@ -62,6 +104,11 @@ def find_engine(command: str | None, *, version: str | None, environment: Mappin
     """
     if command is not None:
         words = _runnable(command, environment)
+        container = container_in(words)
+        if container is not None:
+            refuse_unwatchable(container)
+            kind = DeviceKind.CPU if container.is_cpu else DeviceKind.UNKNOWN
+            return Installation(words, Engine(version or container.version, kind))
         packages = _packages(_python_of(words, environment), environment)
         return Installation(words, _engine(packages, version))
     ours = _own_packages()

@@ -17,7 +17,9 @@ from autolaunch.asked import wish_digest
 from autolaunch.beyond import MARK, beyond, variables
 from autolaunch.case import Limits
 from autolaunch.catalog import as_published, before, find_model, hides, load_models
-from autolaunch.dialect import fit, sees_files
+from autolaunch.container import container_in
+from autolaunch.crossing import downloads_anew, reached
+from autolaunch.dialect import fit
 from autolaunch.entry import Entry, code_notice, is_hub_id, misfit, modelscope_notice, taken_from_modelscope
 from autolaunch.errors import WishError
 from autolaunch.facts import Engine
@@ -186,10 +188,27 @@ def refuse_misfit(asked: Asked, options: Options, *, version: str | None) -> Non
 def speaking(asked: Asked, installation: Installation) -> Asked:
     """Return what is asked with what the model's dialect needs of this engine; `said` has what it goes without."""
     users = (*asked.around, *asked.wish.options)
-    sees = sees_files(installation.command)
+    sees = installation.sees_files(os.environ)
     fitted = fit(asked.entry.dialect, options=users, version=installation.engine.version, sees=sees)
     wish = replace(asked.wish, entry_args=(*asked.wish.entry_args, *fitted.words))
     said = (*asked.said, *_source(asked, installation.engine), *fitted.said)
+    return _reaching(replace(asked, wish=wish, said=said), installation)
+
+
+def _reaching(asked: Asked, installation: Installation) -> Asked:
+    """Return what is asked with the address at which an engine in a container is reached from here."""
+    container, wish, said = installation.container, asked.wish, asked.said
+    if container is None:
+        return asked
+    if not wish.address.uds:
+        listening = {option.name: option.value for option in (*given(container.arguments), *wish.options)}
+        inside = listening.get("port", "")
+        port = int(inside) if inside.isdecimal() else wish.address.port
+        host, port = reached(container, host=listening.get("host", ""), port=port)
+        wish = replace(wish, address=replace(wish.address, host=host, port=port))
+    mount = "" if Path(wish.model_path).exists() else downloads_anew(container)
+    if mount:
+        said = (*said, f"the container keeps nothing of what it downloads: {mount} would")
     return replace(asked, wish=wish, said=said)
 
 
@@ -199,8 +218,9 @@ def _in_command(engine: str | None) -> tuple[Given, ...]:
         words = shlex.split(engine or "")
     except ValueError:
         return ()
-    known = engine_options().arity
-    return tuple(option for option in given(words[1:]) if option.name in known)
+    known, container = engine_options().arity, container_in(words)
+    words = words[1:] if container is None else list(container.arguments)
+    return tuple(option for option in given(words) if option.name in known)
 
 
 def limits_of(options: Options) -> Limits:

@@ -104,7 +104,8 @@ def foretell(model: str | None, engine_args: Sequence[str], options: Options, *,
     asked = speaking(asked, installation)
     notes += asked.said
     if device is None:
-        placement = place(installation.engine, environment_of(options), cards=cards_for(asked, installation, options))
+        environment = installation.environment(environment_of(options))
+        placement = place(installation.engine, environment, cards=cards_for(asked, installation, options))
         if placement.device.total_bytes is None:
             raise HostError(
                 "no card can be read here" + (f": {placement.trouble}" if placement.trouble else ""),
@@ -149,7 +150,8 @@ def command(ready: Prepared) -> tuple[str, ...]:
     wish = asked.wish
     options = (*wish.entry_args, *wish.engine_args, *render(settings, pins=wish.pins))
     secrets = secrets_in(wish.options, os.environ, ready.installation.command)
-    return redact_argv(ready.installation.argv(settings.model or wish.model_path, options), secrets)
+    argv = ready.installation.argv(settings.model or wish.model_path, options, ready.placement.environment)
+    return redact_argv(argv, secrets)
 
 
 def _tell(told: Foretold, *, as_json_: bool) -> None:

@@ -79,19 +79,20 @@ def start(model: str | None, engine_args: Sequence[str], options: Options) -> Ex
     asked = spelled_for(asked, version=installation.engine.version)
     refuse_misfit(asked, options, version=installation.engine.version)
     asked = speaking(asked, installation)
+    installation.refuse_silent_runtime(os.environ)
+    swept = sweep(os.environ)  # before the port is looked at: a container that was left holds it
     refuse_taken_port(asked.wish.address)
     voices = begin(talk, asked, installation, options)
     with voices.telling_errors():
-        return _start(asked, installation, options, voices)
+        return _start(replace(asked, said=(*swept.told, *asked.said)), installation, options, voices)
 
 
 def _start(asked: Asked, installation: Installation, options: Options, voices: Voices) -> ExitCode:
-    swept = sweep(os.environ)
     notes = [*filter(None, (secrets_file.warning(os.environ),)), *asked.said]
     locks = CardLocks(asked.wish.model, voices.waits, beat=voices.watch.beat)
     voices.watch.waits(LOOKING)
-    cards = cards_for(asked, installation, options)
-    placement, held = claim(installation.engine, environment_of(options), cards=cards, locks=locks, wait_s=LOCK_WAIT_S)
+    cards, environment = cards_for(asked, installation, options), installation.environment(environment_of(options))
+    placement, held = claim(installation.engine, environment, cards=cards, locks=locks, wait_s=LOCK_WAIT_S)
     voices.watch.waits(LOOKING)
     ready = prepare(placement, asked, installation, options, note=notes.append)
     ready = replace(_await_others(ready, options, voices, note=notes.append), held=held)
@@ -106,8 +107,6 @@ def _start(asked: Asked, installation: Installation, options: Options, voices: V
     talk.command = lambda event: supervisor.shown_argv(event.settings)
     if options.log_format != "json":
         _greet(ready)
-    if swept:
-        talk.warn(f"ended {len(swept)} processes of a run that was killed: {', '.join(map(str, swept))}")
     for text in dict.fromkeys(notes):
         talk.warn(text)
     talk.tell(_planned(ready.plan))
@@ -190,7 +189,7 @@ def cards_for(asked: Asked, installation: Installation, options: Options) -> int
         return counts[0]
 
     def fits(count: int) -> bool:
-        there = place(installation.engine, environment_of(options), cards=count)
+        there = place(installation.engine, installation.environment(environment_of(options)), cards=count)
         return prepare(there, asked, installation, options, note=lambda _: None).plan.fits is not False
 
     return next(filter(fits, counts), counts[0])

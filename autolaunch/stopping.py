@@ -61,9 +61,9 @@ def stopping(state: Stopping, event: PhaseEvent, now: float) -> Move:
                 return state, ()  # a killed tree takes its time to be unmapped; memory its own to come back
             # what is left of the tree has lost its purpose: it gets the short grace
             return replace(state, deadline=min(state.deadline, now + run.policy.failed_grace_s)), ()
-        case TreeGone(_, survivors):
-            if survivors:
-                reason = f"processes outlived SIGKILL: {', '.join(map(str, survivors))}"
+        case TreeGone(_, survivors, left):
+            if survivors or left:
+                reason = left or f"processes outlived SIGKILL: {', '.join(map(str, survivors))}"
                 return end(reason, ExitCode.HOST_AT_FAULT)
             return _gone(state, now)
         case MemorySettled(_, device):

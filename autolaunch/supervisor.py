@@ -19,8 +19,9 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from autolaunch import events, machine, phases, record
+from autolaunch.activity import STIR_PERIOD_S
 from autolaunch.diagnosis import Scanner
-from autolaunch.engine import STIR_PERIOD_S, EngineProcess
+from autolaunch.engine import EngineProcess
 from autolaunch.errors import LIMITS, ExitCode, HostError, shortage
 from autolaunch.facts import Device
 from autolaunch.failure import Failure, Kind, Phase
@@ -286,7 +287,7 @@ class Supervisor:
         wish = self.job.wish
         model = settings.model or wish.model_path
         options = (*wish.entry_args, *wish.engine_args, *render(settings, pins=wish.pins))
-        return self.job.installation.argv(model, options)
+        return self.job.installation.argv(model, options, self.job.environment)
 
     def shown_argv(self, settings: Settings) -> tuple[str, ...]:
         """Return the command line of an attempt with every secret replaced."""
@@ -327,7 +328,7 @@ class Supervisor:
         healthy = self._poll(lambda: probe.healthy(address), bool, engine, every_s=HEALTH_PERIOD_S)
         if not healthy:
             return
-        holder = stranger(address, engine.members())
+        holder = "" if engine.is_container else stranger(address, engine.members())  # a proxy's, or the container's
         if holder:  # before the first request: it carries the API key
             line = f"port {address.port} is answered by another process ({holder}), not by the engine"
             failure = Failure(Kind.PORT_IN_USE, line=line, phase=scanner.phase)

@@ -1,8 +1,9 @@
 """What a run left whose supervisor and warden were both killed: found by its folder, ended before the next start.
 
 I/O. Every engine has a folder for temporary files with a file in it that its warden keeps locked. A folder whose
-lock is free has no warden: the members of the session it names, and whoever has that folder as TMPDIR, are
-leftovers. Owns nothing that is still watched, and touches neither other users nor other PID namespaces.
+lock is free has no warden: the members of the session it names, whoever has that folder as TMPDIR, and the container
+that a note in it names, are leftovers. Owns nothing that is still watched, and touches neither other users nor other
+PID namespaces.
 """
 
 from __future__ import annotations
@@ -15,9 +16,10 @@ import stat
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
-from autolaunch import warden
+from autolaunch import containment, warden
 
 PREFIX = "autolaunch-"
 YOUNG_S = 60.0
@@ -26,14 +28,38 @@ YOUNG_S = 60.0
 KILL_S = 5.0
 
 
-def sweep(environment: Mapping[str, str]) -> tuple[int, ...]:
-    """End what dead runs of this user left running, remove their folders; return the processes' ids."""
+@dataclass(frozen=True, slots=True)
+class Swept:
+    """What was ended: ids of processes and of containers; and in words what could not be."""
+
+    processes: tuple[int, ...] = ()
+    containers: tuple[str, ...] = ()
+    left: tuple[str, ...] = ()
+
+    @property
+    def told(self) -> Iterator[str]:
+        """What the user hears of it, a line each."""
+        if self.processes:
+            ids = ", ".join(map(str, self.processes))
+            yield f"ended {len(self.processes)} processes of a run that was killed: {ids}"
+        for one in self.containers:
+            yield f"ended the container {one[:12]} of a run that was killed"
+        for words in self.left:
+            yield f"of a run that was killed, {words}"
+
+
+def sweep(environment: Mapping[str, str]) -> Swept:
+    """End what dead runs of this user left running, remove their folders; return what that was."""
     killed: set[int] = set()
+    ends: list[containment.End] = []
     for base in {environment.get("TMPDIR") or tempfile.gettempdir(), "/tmp"}:  # noqa: S108 - looked into, not used
         for folder in _folders(Path(base)):
             with contextlib.suppress(OSError, ValueError, _Watched):
-                killed |= _sweep_folder(folder)
-    return tuple(sorted(killed))
+                ended, container = _sweep_folder(folder)
+                killed |= ended
+                ends.append(container)
+    gone = tuple(one for end in ends if not end.left for one in end.found)
+    return Swept(tuple(sorted(killed)), gone, tuple(end.left for end in ends if end.left))
 
 
 class _Watched(Exception):
@@ -49,7 +75,7 @@ def _folders(base: Path) -> Iterator[Path]:
                     yield folder
 
 
-def _sweep_folder(folder: Path) -> set[int]:
+def _sweep_folder(folder: Path) -> tuple[set[int], containment.End]:
     leader, ticks = _owner(folder)
     killed: set[int] = set()
     deadline = time.monotonic() + KILL_S
@@ -59,10 +85,12 @@ def _sweep_folder(folder: Path) -> set[int]:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.kill(pid, signal.SIGKILL)
         if time.monotonic() > deadline:
-            return killed  # the folder stays: the next start tries again
+            return killed, containment.End()  # the folder stays: the next start tries again
         time.sleep(0.02)
-    warden.remove(str(folder))
-    return killed
+    container = containment.end(str(folder))
+    if not container.left:
+        warden.remove(str(folder))
+    return killed, container
 
 
 def _owner(folder: Path) -> tuple[int, int]:

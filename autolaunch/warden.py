@@ -8,8 +8,11 @@ the engine's folder for temporary files: vLLM leaves sockets there even when it 
 lives it holds a lock on TMP/.warden, which names the engine's session: should supervisor and warden both be
 killed, the next autolaunch finds there what they left (`sweep`).
 
+Where the engine is a container, which is nobody's child here (TMP/.container says so), SIGTERM goes by way of its
+runtime, and once the tree is gone the container is ended before that is told; both are done by `containment`.
+
 stdin: orders, one byte each (`t` SIGTERM to the group, `k` kill the tree; end of file: kill the tree).
-stdout: facts, one line each (`started PID`, `refused ERRNO`, `exited STATUS`, `gone`).
+stdout: facts, one line each (`started PID`, `refused ERRNO`, `exited STATUS`, `left WORDS`, `gone`).
 stderr: becomes the engine's stdout and stderr.
 """
 
@@ -28,6 +31,11 @@ from pathlib import Path
 PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
 OWNER_FILE = ".warden"
+CONTAINMENT = str(Path(__file__).with_name("containment.py"))
+CONTAINER_NOTE = ".container"
+PATIENCE_S = 120.0
+"""How long a runtime that does not answer is asked again to end a container, after that was told."""
+
 TRACKER_GRACE_S = 0.5
 """How long Python's resource trackers may clean up shared memory after their clients are dead."""
 
@@ -204,11 +212,37 @@ class Warden:
     def obey(self) -> None:
         """Read one order; the end of the pipe is the supervisor's end."""
         order = os.read(0, 1)
-        if order == b"t":
+        if order == b"t" and self.is_container:
+            self._containment("stop", str(self.leader))
+        elif order == b"t":
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self.leader, signal.SIGTERM)
         elif order in (b"k", b""):
             self.killing_since = time.monotonic() if self.killing_since is None else self.killing_since
+
+    @property
+    def is_container(self) -> bool:
+        """Whether the engine is a container, of which the tree here has the client only."""
+        return Path(self.temporary, CONTAINER_NOTE).exists()
+
+    def _containment(self, order: str, *words: str, output: int = 2) -> int:
+        """Start the program that reaches the container; return its pid."""
+        argv = [sys.executable, "-I", "-S", CONTAINMENT, order, self.temporary, *words]
+        return os.posix_spawn(argv[0], argv, os.environ, file_actions=[(os.POSIX_SPAWN_DUP2, output, 1)])
+
+    def end_container(self) -> bool:
+        """End the container; tell what is left of it where that fails, and return whether nothing is."""
+        reading, writing = os.pipe()
+        pid = self._containment("end", output=writing)
+        os.close(writing)
+        words = b"".join(iter(lambda: os.read(reading, 4096), b"")).decode()
+        os.close(reading)
+        _, status = os.waitpid(pid, 0)
+        if status and not words:
+            words = "the engine's container could not be looked for"
+        if words:
+            _tell(f"left {' '.join(words.split())}")
+        return not words
 
     def run(self) -> None:
         """Serve until the tree is gone."""
@@ -226,6 +260,12 @@ class Warden:
             if self.killing_since is not None:
                 spare = time.monotonic() - self.killing_since < TRACKER_GRACE_S
                 kill_tree(os.getpid(), self.leader, spare_trackers=spare)
+        if self.is_container:
+            until = time.monotonic() + PATIENCE_S
+            while not self.end_container():
+                if time.monotonic() > until:
+                    return  # the folder stays: the next start's sweep tries again
+                time.sleep(1.0)
         remove(self.temporary)
         _tell("gone")
 

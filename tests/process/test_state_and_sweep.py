@@ -53,7 +53,7 @@ def dead(tmp_path: Path) -> Iterator[Dead]:
 
 
 def swept(tmp_path: Path) -> tuple[int, ...]:
-    return sweep({"TMPDIR": str(tmp_path)})
+    return sweep({"TMPDIR": str(tmp_path)}).processes
 
 
 def test_what_a_dead_run_left_is_ended_and_its_folder_removed(tmp_path: Path, dead: Dead) -> None:

@@ -343,6 +343,12 @@ def test_processes_that_outlive_sigkill_end_the_run_and_are_named() -> None:
     assert advance(state, TreeGone(1, (12, 13)), NOW) == ended(reason, ExitCode.HOST_AT_FAULT)
 
 
+def test_a_container_that_could_not_be_ended_ends_the_run_with_the_words_for_it() -> None:
+    reason = "the engine's container 0123 could not be ended (docker did not answer within 10 s)"
+    for state in (stopping(TO_CLIMB, Force.KILL), stopping(TO_END, Force.POLITE)):
+        assert advance(state, TreeGone(1, left=reason), NOW) == ended(reason, ExitCode.HOST_AT_FAULT)
+
+
 def test_the_leaders_exit_does_not_hurry_a_killed_tree() -> None:
     """A worker of a killed engine may take seconds to be unmapped; 0.4 s ended the run as the host's fault."""
     state = stopping(TO_CLIMB, Force.KILL)

@@ -10,7 +10,8 @@ import pytest
 PACKAGE = Path(__file__).parents[2] / "autolaunch"
 PURE = (
     "activation", "advice", "arguments", "asked", "beyond", "blame", "budget", "caches", "calibration", "candidates",
-    "cards", "case", "causes", "checks", "choice", "claims", "comeback", "configuration", "crashes", "defaults",
+    "cards", "case", "causes", "checks", "choice", "claims", "comeback", "configuration", "container", "crashes",
+    "crossing", "defaults",
     "diagnosis", "dialect", "ending", "entry", "estimate", "events", "facts", "failure", "figures", "foresight",
     "frames", "graphs", "history", "http_head", "inventory", "keywords", "ladder", "lineup", "lineup_text", "liveness",
     "logline", "machine", "metrics", "models_file", "moves", "narration", "outcome_form", "page", "page_style",
@@ -27,9 +28,9 @@ FILES_ARE_READ_BY = frozenset({"strategy", "arguments", "cards", "dialect", "rel
 DOING = frozenset(
     f"autolaunch.{name}"
     for name in (
-        "api", "arenas", "catalog", "cgroup", "cli", "cli_logs", "cli_models", "cli_options", "cli_systemd",
-        "database", "deadline", "door", "drawing", "engine", "following", "guard", "hardware", "host", "host_report",
-        "hub", "init", "inquiry", "installation", "journal", "kept", "listing", "lock", "logfile", "memory", "model",
+        "activity", "api", "arenas", "catalog", "cgroup", "cli", "cli_logs", "cli_models", "cli_options", "cli_systemd",
+        "containment", "database", "deadline", "door", "drawing", "engine", "following", "guard", "hardware", "host",
+        "host_report", "hub", "init", "inquiry", "installation", "journal", "kept", "listing", "lock", "logfile", "memory", "model",
         "modelscope", "nvml", "openai_api_server", "options", "output", "parent", "placement", "planning", "probe",
         "recorder", "release", "report", "restarts", "sd_notify", "secrets_file", "server", "server_async", "serving",
         "snapshot", "state", "status_server", "supervisor", "sweep", "systemd_watcher", "talk", "unit_install",
