@@ -81,6 +81,11 @@ DEFAULTS: Mapping[str, object] = {
 
 SUFFIXES = {"k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 USAGE = "usage: api_server.py [-h] [--headless] [--api-server-count API_SERVER_COUNT]\n"
+USAGE_BEFORE_0_10 = (
+    "usage: api_server.py [-h] [--host HOST] [--port PORT]\n"
+    "                     [--uvicorn-log-level {debug,info,warning,error,critical,trace}]\n"
+)
+"""How argparse begins what it prints; 200 more lines follow."""
 
 
 class UsageError(Exception):
@@ -164,6 +169,23 @@ def refuse_unknown_options(arguments: Arguments) -> None:
     """Raise argparse's error if an option was not known."""
     if arguments.unknown:
         raise UsageError(f"unrecognized arguments: {' '.join(arguments.unknown)}")
+
+
+def refuse_what_a_release_does_not_take(argv: Sequence[str], taken: frozenset[str]) -> None:
+    """Raise argparse's error for options that are not in `taken`, with the words that follow them."""
+    unknown: list[str] = []
+    rest = list(argv)
+    while rest:
+        word = rest.pop(0)
+        if not _is_option(word):
+            continue
+        name = word.lstrip("-").partition("=")[0].partition(".")[0].replace("_", "-")
+        if word.startswith("--") and name not in taken:
+            unknown.append(word)
+            while rest and not _is_option(rest[0]):
+                unknown.append(rest.pop(0))
+    if unknown:
+        raise UsageError(f"unrecognized arguments: {' '.join(unknown)}")
 
 
 def _is_option(word: str) -> bool:

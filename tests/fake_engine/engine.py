@@ -5,12 +5,21 @@ from __future__ import annotations
 import os
 import sys
 
-from .arguments import USAGE, Arguments, UsageError, parse, refuse_unknown_options
+from .arguments import (
+    USAGE,
+    USAGE_BEFORE_0_10,
+    Arguments,
+    UsageError,
+    parse,
+    refuse_unknown_options,
+    refuse_what_a_release_does_not_take,
+)
 from .ground import Ground
 from .ledger import Ledger
 from .life import Life
 from .noise import write
 from .record import ScenarioError
+from .release import release
 from .scenario import VARIABLE, Outcome, Scenario, choose, load
 
 TYPE_CHECKING = False
@@ -52,8 +61,13 @@ def _parse(argv: Sequence[str], scenario: Scenario) -> Arguments:
         arguments = parse(argv, scenario.version)
         if scenario.unknown_options == "refuse":
             refuse_unknown_options(arguments)
+        if scenario.unknown_options == "release":
+            from .known import taken
+
+            refuse_what_a_release_does_not_take(argv, taken(scenario.version))
     except UsageError as error:
-        write(2, f"{USAGE}api_server.py: error: {error}\n".encode())
+        usage = USAGE if release(scenario.version).minor >= 10 else USAGE_BEFORE_0_10
+        write(2, f"{usage}api_server.py: error: {error}\n".encode())
         os._exit(USAGE_STATUS)
     return arguments
 

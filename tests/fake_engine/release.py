@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 TEXTS = ("0.24.0", "0.32.0", "0.6.3")
 """The releases whose texts are kept as data: V1 on a GPU, V1 on a CPU, V0 on a GPU."""
 
-RELEASES = (*TEXTS, "0.6.6", "0.10.2", "0.13.0", "0.17.1", "0.19.0", "0.30.0")
+RELEASES = (*TEXTS, "0.4.3", "0.6.6", "0.8.5", "0.10.2", "0.11.0", "0.13.0", "0.17.1", "0.19.0", "0.30.0")
 """The releases that can be asked for; those without texts of their own print the nearest one's, with their number."""
 
 LARGE_CARD_GIB, HUGE_CARD_GIB = 70, 160

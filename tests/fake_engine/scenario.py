@@ -136,7 +136,8 @@ class Scenario(Record):
     starts           the n-th start takes the n-th outcome, the last one repeats; empty is Outcome().
     memory           what the kind "auto" asks.
     behaviours       of every start, before those of its outcome.
-    unknown_options  "tolerate", or "refuse" them with argparse's error and exit status 2.
+    unknown_options  "tolerate", or with argparse's error and exit status 2 "refuse" those that nobody here knows,
+                     "release" those that this release does not take.
     """
 
     folder: str = ""
@@ -149,7 +150,7 @@ class Scenario(Record):
 
     def check(self) -> None:
         _among("Scenario.version", self.version, RELEASES)
-        _among("Scenario.unknown_options", self.unknown_options, ("tolerate", "refuse"))
+        _among("Scenario.unknown_options", self.unknown_options, ("tolerate", "refuse", "release"))
 
     def write(self, path: str | PathLike[str]) -> dict[str, str]:
         """Write the scenario to a file; give the environment that makes a fake engine follow it."""
