@@ -30,11 +30,11 @@ DOING = frozenset(
     for name in (
         "activity", "api", "arenas", "catalog", "cgroup", "cli", "cli_logs", "cli_models", "cli_options", "cli_systemd",
         "containment", "database", "deadline", "door", "drawing", "engine", "following", "guard", "hardware", "host",
-        "host_report", "hub", "init", "inquiry", "installation", "journal", "kept", "listing", "lock", "logfile", "memory",
-        "model", "modelscope", "nvml", "openai_api_server", "options", "output", "parent", "placement", "planning", "probe",
-        "recorder", "release", "report", "restarts", "sd_notify", "secrets_file", "server", "server_async", "serving",
-        "snapshot", "state", "status_server", "supervisor", "sweep", "systemd_watcher", "talk", "unit_install",
-        "voices", "warden", "watchers", "watching", "weights", "wish",
+        "host_report", "hub", "init", "inquiry", "installation", "journal", "kept", "listing", "lock", "logfile",
+        "memory", "model", "modelscope", "nvml", "openai_api_server", "options", "output", "parent", "placement",
+        "planning", "probe", "recorder", "release", "report", "restarts", "sd_notify", "secrets_file", "server",
+        "server_async", "serving", "snapshot", "state", "status_server", "supervisor", "sweep", "systemd_watcher",
+        "talk", "unit_install", "voices", "warden", "watchers", "watching", "weights", "wish",
     )
 )  # fmt: skip
 
