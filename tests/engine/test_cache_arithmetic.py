@@ -63,10 +63,10 @@ def grown(shape: Shape, ranks: int) -> tuple[int, int] | None:
 @pytest.mark.parametrize("ranks", [1, 2, 4])
 def test_a_request_needs_what_vllm_says_it_needs(name: str, ranks: int) -> None:
     from vllm.v1.core import kv_cache_utils as vllm
-    from vllm.v1.kv_cache_layout import KVCacheLayout
 
+    layouts = pytest.importorskip("vllm.v1.kv_cache_layout", reason="this release has another interface for its cache")
     shape = MODELS[name]
-    layout = next(layout for layout in KVCacheLayout if not layout.is_block_outermost)
+    layout = next(layout for layout in layouts.KVCacheLayout if not layout.is_block_outermost)
     page = grown(shape, ranks)
     specs = {
         f"model.layers.{kind}.{number}": spec(layers, ranks, page)
