@@ -52,7 +52,7 @@ def read(file: str) -> bytes:
     """Return what a file of /proc says; OSError where it is gone.
 
     Not by pathlib, which enters each name into the interpreter's table of strings: every second of a start has a
-    hundred new ones, and the table of a supervisor of 800 lives grew by 2 MiB over those of processes long dead.
+    hundred new ones, and the table is made anew, twice as large, over those of processes long dead.
     """
     with open(file, "rb", buffering=0) as opened:  # noqa: PTH123 - see above
         return opened.read()

@@ -48,8 +48,9 @@ OPTIONS = ("--max-restarts", "99", "--restart-window", "1", "--hang-timeout", "1
 CARD = {"name": "NVIDIA GeForce RTX 4090", "total": 24 << 30, "capability": [8, 9]}
 
 REST_PERCENT = 0.1
-RSS_MIB = 0.5
-"""What a thousand lives may add for good: fragments of the allocator's. A kilobyte of each life would be more."""
+RSS_MIB = 1.5
+"""What a thousand lives may add: the interpreter's table of strings is made anew once, 1 MiB larger, when so many names
+of files and processes have come and gone; it stays at that size. Two kilobytes of each life would be more."""
 
 
 def died(*more: b.Behaviour, **how: Any) -> Outcome:
