@@ -97,7 +97,10 @@ def load_models(file: Path | None) -> Known:
 
     An own short name hides the shipped one. Raises `WishError` for a file that cannot be read or has a mistake.
     """
-    path = file or models_place()
+    try:
+        path = file or models_place()
+    except RuntimeError:
+        return shipped()  # a user without a home keeps no models there
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
