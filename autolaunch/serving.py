@@ -20,6 +20,7 @@ from autolaunch.entry import misfit
 from autolaunch.errors import ExitCode, HostError, WishError
 from autolaunch.facts import DeviceKind, Model, Situation
 from autolaunch.installation import Installation, find_engine
+from autolaunch.job import Job
 from autolaunch.liveness import Rules
 from autolaunch.lock import CardLocks, Held
 from autolaunch.memory import Memory
@@ -37,7 +38,7 @@ from autolaunch.restarts import CrashLog, jittered
 from autolaunch.shortfall import shortfall
 from autolaunch.sizes import gib
 from autolaunch.state import new_id, state_folder
-from autolaunch.supervisor import LOCK_WAIT_S, Job, Supervisor
+from autolaunch.supervisor import LOCK_WAIT_S, Supervisor
 from autolaunch.sweep import sweep
 from autolaunch.talk import Talk, give, say
 from autolaunch.voices import Voices, begin, keep_record

@@ -11,44 +11,31 @@ import queue
 import signal
 import threading
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from io import FileIO
-from pathlib import Path
+from collections.abc import Callable
 from types import FrameType
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from autolaunch import events, machine, phases, record
-from autolaunch.activity import STIR_PERIOD_S
+from autolaunch.attendant import Attendant
 from autolaunch.diagnosis import Scanner
 from autolaunch.engine import EngineProcess
 from autolaunch.errors import LIMITS, ExitCode, HostError, shortage
 from autolaunch.facts import Device
-from autolaunch.failure import Failure, Kind, Phase
-from autolaunch.installation import Installation
-from autolaunch.liveness import ABSENT_S, Rules
-from autolaunch.lock import CardLocks, Held
+from autolaunch.job import Job
+from autolaunch.liveness import ABSENT_S
 from autolaunch.logfile import LogFile
 from autolaunch.output import Output
 from autolaunch.past import Outcome
-from autolaunch.placement import Placement
-from autolaunch.port import refuse_taken_port, stranger
+from autolaunch.port import refuse_taken_port
 from autolaunch.redaction import plain_secrets_in, redact_argv, secrets_in
 from autolaunch.release import await_release
 from autolaunch.settings import Settings, render
 from autolaunch.state import open_log
-from autolaunch.watching import Watch
-from autolaunch.wish import Wish
 
 if TYPE_CHECKING:
-    import tenacity
+    pass
 
 T = TypeVar("T")
-
-HEALTH_PERIOD_S = 0.25
-PROOF_TRIES = 5
-PROOF_TIMEOUT_S = 300.0
-"""How long the first request may take: kernels are compiled at the first use."""
 
 TICK_S = 1.0
 """How long the loop waits at most while a deadline runs: so it notices when it was not run itself."""
@@ -59,34 +46,6 @@ LOCK_WAIT_S = 600.0
 LAST_WAIT_S = 5.0
 
 
-@dataclass(frozen=True, slots=True)
-class Job:
-    """Everything a run needs of the outside."""
-
-    wish: Wish
-    installation: Installation
-    placement: Placement
-    log_folder: Path
-    echo: FileIO | None
-    tell: Callable[[record.Event], None]
-    warn: Callable[[str], None]
-    show: Callable[[Phase, float], None]
-    remember: Callable[[Outcome], None]
-    locks: CardLocks
-    watch: Watch
-    held: Held | None = None
-    digest: str = ""
-    prove: bool = True
-    rules: Rules = Rules()
-    note_crash: Callable[[], None] = lambda: None
-    reload: Callable[[], None] = lambda: None
-
-    @property
-    def environment(self) -> Mapping[str, str]:
-        """The engine's environment."""
-        return self.placement.environment
-
-
 class Supervisor:
     """One run from the first start to its exit code."""
 
@@ -95,12 +54,11 @@ class Supervisor:
         self._state: phases.State = phases.Idle(run)
         self._events: queue.SimpleQueue[events.Event] = queue.SimpleQueue()
         self._engine: EngineProcess | None = None
-        self._scanner: Scanner | None = None
+        self._attendant: Attendant | None = None
         self._baseline: Device = run.situation.device
         self._exit_code: ExitCode | None = None
         self._looked = time.monotonic()
         self._keeps_logs = True
-        self._spent: dict[Phase, float] = {}
         self._held = job.held
         self._waited = job.held is None
         self.proven: Settings | None = None
@@ -149,7 +107,8 @@ class Supervisor:
         self.job.watch.moved(self._state)
         if isinstance(self._state, phases.Ready) and not isinstance(before, phases.Ready):
             self._give_card_back()
-            self._guard(self._state.run.attempt)
+            if self._attendant is not None and self.job.prove:
+                self._thread(self._attendant.guard)
         for effect in effects:
             self._perform(effect)
 
@@ -194,6 +153,7 @@ class Supervisor:
                 self._exit_code = exit_code
 
     def _remember(self, end: events.Remember) -> None:
+        spent = {} if end.in_service or self._attendant is None else self._attendant.spent
         self.job.remember(
             Outcome(
                 end.settings,
@@ -203,7 +163,7 @@ class Supervisor:
                 total_bytes=end.device.total_bytes,
                 free_bytes=end.device.free_bytes,
                 seconds=round(end.seconds, 3),
-                phases={} if end.in_service else {str(phase): round(spent, 1) for phase, spent in self._spent.items()},
+                phases={str(phase): round(seconds, 1) for phase, seconds in spent.items()},
                 at=time.time(),
                 wish=self.job.digest,
                 in_service=end.in_service,
@@ -263,7 +223,7 @@ class Supervisor:
         told = record.Attempted(
             attempt, launch.rung, self.shown_argv(launch.settings), launch.settings, launch.climbing
         )
-        output = self._engine = None
+        output = self._engine = self._attendant = None
         try:
             refuse_taken_port(job.wish.address)
             output = self._output(attempt)
@@ -277,10 +237,11 @@ class Supervisor:
                 events.LaunchFailed(attempt, f"{error.what}; hint: {error.hint}" if error.hint else error.what)
             )
             return
-        self._engine, self._scanner = engine, output.scanner
+        self._engine = engine
+        self._attendant = attendant = Attendant(job, engine, output.scanner, self._events.put)
         self.job.tell(told)
-        self._needed(attempt, lambda: self._watch(engine, output.scanner))
-        self._needed(attempt, lambda: self._probe(engine, output.scanner))
+        self._needed(attempt, attendant.watch)
+        self._needed(attempt, attendant.probe)
 
     def argv(self, settings: Settings) -> tuple[str, ...]:
         """Return the whole command line of an attempt: catalogue's options, the user's untouched, the ladder's."""
@@ -306,97 +267,12 @@ class Supervisor:
             self._keeps_logs = False
             return None
 
-    # --- watching
-
-    def _watch(self, engine: EngineProcess, scanner: Scanner) -> None:
-        """While it starts, tell whether the engine works and how far it is, and count the seconds of each phase."""
-        since = last = time.monotonic()
-        spent = self._spent = {}
-        while not engine.settled.wait(STIR_PERIOD_S):
-            now = time.monotonic()
-            spent[scanner.phase] = spent.get(scanner.phase, 0.0) + now - last
-            last = now
-            engine.stir()
-            self.job.watch.stepped(scanner.phase)
-            self.job.show(scanner.phase, now - since)
-
-    def _probe(self, engine: EngineProcess, scanner: Scanner) -> None:
-        """Poll until the engine is healthy and has answered a real request, or is gone."""
-        from autolaunch import probe  # noqa: PLC0415 - HTTP is needed once the engine starts
-
-        address = self.job.wish.address
-        healthy = self._poll(lambda: probe.healthy(address), bool, engine, every_s=HEALTH_PERIOD_S)
-        if not healthy:
-            return
-        holder = "" if engine.is_container else stranger(address, engine.members())  # a proxy's, or the container's
-        if holder:  # before the first request: it carries the API key
-            line = f"port {address.port} is answered by another process ({holder}), not by the engine"
-            failure = Failure(Kind.PORT_IN_USE, line=line, phase=scanner.phase)
-            self._events.put(events.CauseSeen(engine.attempt, failure, scanner.effective, time.monotonic()))
-            return
-        if self.job.prove:
-            answer = self._poll(
-                lambda: probe.prove(address, api_key=self.job.wish.api_key, timeout=PROOF_TIMEOUT_S),
-                lambda answer: answer.final,
-                engine,
-                every_s=1.0,
-                tries=PROOF_TRIES,
-            )
-            if answer.short:
-                self._events.put(events.LaunchFailed(engine.attempt, f"{answer.short}; hint: {LIMITS}"))
-                return
-            if answer.verdict is not probe.Verdict.PASSED:
-                reason = f"/health is 200 and the first request fails: {answer.seen} (--no-prove leaves it out)"
-                self._events.put(events.ProbeFailed(engine.attempt, reason, scanner.effective))
-                return
-        self._events.put(events.ProbePassed(engine.attempt, scanner.effective))
-
-    def _guard(self, attempt: int) -> None:
-        """While it serves, notice that it hangs."""
-        engine, job, scanner = self._engine, self.job, self._scanner
-        if engine is None or scanner is None or not job.prove:
-            return
-        from autolaunch.guard import Guard  # noqa: PLC0415 - HTTP is needed once the engine starts
-
-        guard = Guard(job.wish.address, job.wish.api_key, job.rules)
-
-        def hung(reason: str) -> None:
-            self._events.put(events.EngineHung(attempt, reason, scanner.effective))
-
-        self._thread(lambda: guard.watch(engine.gone, hung, job.warn))
+    # --- after it served, and between attempts
 
     def _drain(self, attempt: int) -> None:
-        engine, job = self._engine, self.job
-        if engine is not None:
-            from autolaunch.guard import Guard  # noqa: PLC0415 - HTTP is needed once the engine starts
-
-            Guard(job.wish.address, job.wish.api_key, job.rules).drain(engine.gone)
+        if self._attendant is not None:
+            self._attendant.drain()
         self._events.put(events.Drained(attempt))
-
-    def _poll(
-        self,
-        ask: Callable[[], T],
-        enough: Callable[[T], bool],
-        engine: EngineProcess,
-        *,
-        every_s: float,
-        tries: int | None = None,
-    ) -> T:
-        """Ask until the answer is enough, the tries are used, or the engine is gone; return the last answer."""
-        import tenacity  # noqa: PLC0415 - while the engine starts, not before
-
-        stop: tenacity.stop.stop_base = tenacity.stop_when_event_set(engine.gone)
-        if tries is not None:
-            stop = tenacity.stop_any(stop, tenacity.stop_after_attempt(tries))
-        return tenacity.Retrying(
-            retry=tenacity.retry_if_result(lambda answer: not enough(answer)),
-            stop=stop,
-            wait=tenacity.wait_fixed(every_s),
-            sleep=tenacity.sleep_using_event(engine.gone),
-            retry_error_callback=_last_answer,
-        )(ask)
-
-    # --- between attempts
 
     def _await_release(self, attempt: int) -> None:
         settled = await_release(self._baseline, self._measure)
@@ -415,9 +291,3 @@ def has_terminal() -> bool:
     except OSError:
         return False
     return True
-
-
-def _last_answer(state: tenacity.RetryCallState) -> Any:
-    """Give up with the last answer instead of an error."""
-    assert state.outcome is not None
-    return state.outcome.result()

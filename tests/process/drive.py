@@ -1,7 +1,7 @@
 """autolaunch with some of its constants changed, for what would take minutes or a card.
 
 `python -m tests.process.drive` takes autolaunch's command line;
-AUTOLAUNCH_DRIVE is JSON: `policy` replaces defaults of phases.Policy, `supervisor` constants of that module,
+AUTOLAUNCH_DRIVE is JSON: `policy` replaces defaults of phases.Policy, `attendant` constants of that module,
 `free_gib` makes every measurement after the first see a card with so much free memory (the first: 20 of 24 GiB),
 `restart_wait_s` is the first wait after a crash, `slow_start_s` lets the preparation of the run take that long,
 `refuse_launch` refuses that launch of the run, after a SIGTERM came while it was tried; `clock` names a file with the
@@ -19,7 +19,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
-from autolaunch import __main__, facts, hardware, phases, port, serving, supervisor, visible
+from autolaunch import __main__, attendant, facts, hardware, phases, port, serving, supervisor, visible
 from autolaunch.errors import HostError
 
 GIB = 1 << 30
@@ -29,9 +29,9 @@ def change(wanted: dict[str, Any]) -> None:
     """Replace what the environment asks to replace."""
     if "policy" in wanted:
         phases.Policy = partial(phases.Policy, **wanted["policy"])  # type: ignore[assignment,misc]
-    for name, value in wanted.get("supervisor", {}).items():
-        assert hasattr(supervisor, name)
-        setattr(supervisor, name, value)
+    for name, value in wanted.get("attendant", {}).items():
+        assert hasattr(attendant, name)
+        setattr(attendant, name, value)
     if "free_gib" in wanted:
         card = facts.Device(facts.DeviceKind.CUDA, "a card", 24 * GIB, 20 * GIB)
         later = dataclasses.replace(card, free_bytes=int(wanted["free_gib"] * GIB))

@@ -39,7 +39,7 @@ def test_a_health_that_is_garbage_is_no_readiness() -> None:
 def test_an_answer_that_is_garbage_is_no_readiness(to: str) -> None:
     with stages(len(WAYS)) as every:
         for stage, way in zip(every, WAYS, strict=True):
-            module = drive(stage, supervisor={"PROOF_TRIES": 2, "PROOF_TIMEOUT_S": 1})
+            module = drive(stage, attendant={"PROOF_TRIES": 2, "PROOF_TIMEOUT_S": 1})
             stage.play(ok(b.Garbled(way=way, to=to)))
             stage.launch("--check", module=module)
         peaks = peaks_kb(every)

@@ -57,7 +57,7 @@ def test_an_engine_that_stalls_while_the_supervisor_is_stopped_is_noticed_afterw
 
 
 def test_a_first_request_that_was_answered_while_the_supervisor_was_stopped_counts(stage: Stage) -> None:
-    module = drive(stage, supervisor={"PROOF_TIMEOUT_S": 1.5})
+    module = drive(stage, attendant={"PROOF_TIMEOUT_S": 1.5})
     stage.play(ok(*TREE))
     process = stage.launch(module=module)
     known = stage.grown({"worker0"})

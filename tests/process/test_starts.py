@@ -112,7 +112,7 @@ def test_what_only_takes_time_still_becomes_ready(stage: Stage, behaviour: b.Beh
 
 
 def test_a_server_whose_first_completion_fails_is_not_ready(stage: Stage) -> None:
-    module = drive(stage, supervisor={"PROOF_TRIES": 2})
+    module = drive(stage, attendant={"PROOF_TRIES": 2})
     stage.play(ok(b.CompletionError(), b.Worker()))
     ended = stage.run("--check", module=module)
     assert ended.code == 4
@@ -122,7 +122,7 @@ def test_a_server_whose_first_completion_fails_is_not_ready(stage: Stage) -> Non
 
 
 def test_a_server_whose_first_completion_hangs_is_not_ready(stage: Stage) -> None:
-    module = drive(stage, supervisor={"PROOF_TIMEOUT_S": 1})
+    module = drive(stage, attendant={"PROOF_TIMEOUT_S": 1})
     stage.play(ok(b.CompletionHangs()))
     ended = stage.run("--check", module=module)
     assert ended.code == 4

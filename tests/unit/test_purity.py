@@ -9,16 +9,16 @@ import pytest
 
 PACKAGE = Path(__file__).parents[2] / "autolaunch"
 PURE = (
-    "activation", "advice", "arguments", "asked", "beyond", "blame", "budget", "caches", "calibration", "candidates",
-    "cards", "case", "causes", "checks", "choice", "claims", "comeback", "configuration", "container", "crashes",
-    "crossing", "defaults",
-    "diagnosis", "dialect", "ending", "entry", "estimate", "events", "facts", "failure", "figures", "foresight",
-    "frames", "graphs", "history", "http_head", "inventory", "keywords", "ladder", "lineup", "lineup_text", "liveness",
-    "logline", "machine", "metrics", "models_file", "moves", "narration", "outcome_form", "page", "page_style",
-    "parameters", "past", "phases", "plan_form", "planner", "precision", "progress", "quantization", "recall",
-    "record", "recurrent", "redaction", "releases", "replan", "routes", "rungs", "settings", "shape", "share",
-    "shortfall", "sizes", "start", "status", "status_address", "status_form", "stopping", "strategy", "tensors",
-    "term", "terms", "translation", "unit", "verdict", "visible",
+    "activation", "advice", "arguments", "asked", "beyond", "blame", "budget", "caches", "calibration",
+    "candidates", "cards", "case", "causes", "checks", "choice", "claims", "comeback", "configuration",
+    "container", "crashes", "crossing", "defaults", "diagnosis", "dialect", "ending", "entry", "estimate",
+    "events", "facts", "failure", "figures", "foresight", "frames", "graphs", "history", "http_head",
+    "inventory", "keywords", "ladder", "lineup", "lineup_text", "liveness", "logline", "machine", "metrics",
+    "models_file", "moves", "narration", "outcome_form", "page", "page_style", "parameters", "past", "phases",
+    "plan_form", "planner", "precision", "progress", "quantization", "recall", "record", "recurrent",
+    "redaction", "releases", "replan", "routes", "rungs", "settings", "shape", "share", "shortfall", "sizes",
+    "start", "status", "status_address", "status_form", "stopping", "strategy", "tensors", "term", "terms",
+    "translation", "unit", "verdict", "visible",
 )  # fmt: skip
 ACTING = frozenset(
     {"os", "subprocess", "signal", "socket", "threading", "time", "random", "logging", "vllm", "torch", "asyncio"}
@@ -28,13 +28,14 @@ FILES_ARE_READ_BY = frozenset({"strategy", "arguments", "cards", "dialect", "rel
 DOING = frozenset(
     f"autolaunch.{name}"
     for name in (
-        "activity", "api", "arenas", "catalog", "cgroup", "cli", "cli_logs", "cli_models", "cli_options", "cli_systemd",
-        "containment", "database", "deadline", "door", "drawing", "engine", "following", "guard", "hardware", "host",
-        "host_report", "hub", "init", "inquiry", "installation", "journal", "kept", "listing", "lock", "logfile",
-        "memory", "model", "modelscope", "nvml", "openai_api_server", "options", "output", "parent", "placement",
-        "planning", "probe", "recorder", "release", "report", "restarts", "sd_notify", "secrets_file", "server",
-        "server_async", "serving", "snapshot", "state", "status_server", "supervisor", "sweep", "systemd_watcher",
-        "talk", "unit_install", "voices", "warden", "watchers", "watching", "weights", "wish",
+        "activity", "api", "arenas", "attendant", "catalog", "cgroup", "cli", "cli_logs", "cli_models",
+        "cli_options", "cli_systemd", "containment", "database", "deadline", "door", "drawing", "engine",
+        "following", "guard", "hardware", "host", "host_report", "hub", "init", "inquiry", "installation",
+        "job", "journal", "kept", "listing", "lock", "logfile", "memory", "model", "modelscope", "nvml",
+        "openai_api_server", "options", "output", "parent", "placement", "planning", "probe", "recorder",
+        "release", "report", "restarts", "sd_notify", "secrets_file", "server", "server_async", "serving",
+        "snapshot", "state", "status_server", "supervisor", "sweep", "systemd_watcher", "talk",
+        "unit_install", "voices", "warden", "watchers", "watching", "weights", "wish",
     )
 )  # fmt: skip
 
