@@ -230,10 +230,11 @@ def test_this_machines_cards_are_judged_with_as_few_as_will_do(tmp_path: Path, m
     card = {"name": "card", "total": 24 * GIB, "free": 23 * GIB, "capability": [8, 9]}
     fake_nvml.believe(monkeypatch, tmp_path, card, card)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    out, err = run("qwen2.5-14b-instruct", "--engine-version", "0.32.0", tmp_path=tmp_path)
+    engine = ("--engine", "/bin/true", "--engine-version", "0.32.0")  # whatever vLLM may lie beside this Python
+    out, err = run("qwen2.5-14b-instruct", *engine, tmp_path=tmp_path)
     assert err.splitlines()[0] == "on 2 x card, 23.00 GiB of 24.00 GiB free, vLLM 0.32.0"
     assert out.splitlines()[-1] == "  here       fits with FP8, 25k"
-    out, _ = run("qwen2.5-14b-instruct", "--engine-version", "0.32.0", "--gpus", "2", tmp_path=tmp_path)
+    out, _ = run("qwen2.5-14b-instruct", *engine, "--gpus", "2", tmp_path=tmp_path)
     assert out.splitlines()[-1] == "  here       fits on 2 cards"
 
 

@@ -298,11 +298,12 @@ def test_an_engine_without_the_package_is_told_before_it_fails(has: bool | None,
 def test_the_planned_command_can_be_copied(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv("VLLM_USE_MODELSCOPE", raising=False)
     words = ["plan", "qwen3-8b", "--gpu", "H100", "--engine-version", "0.32.0", "--modelscope"]
+    words += ["--engine", "/bin/true serve"]  # whatever vLLM may lie beside this Python
     away = {"XDG_CONFIG_HOME": str(tmp_path), "HF_HOME": str(tmp_path), "MODELSCOPE_CACHE": str(tmp_path), "PATH": ""}
     shown = CliRunner().invoke(cli, words, env=away).stdout
-    assert "VLLM_USE_MODELSCOPE=True vllm serve Qwen/Qwen3-8B" in shown
+    assert "VLLM_USE_MODELSCOPE=True /bin/true serve Qwen/Qwen3-8B" in shown
     told_json = json.loads(CliRunner().invoke(cli, [*words, "--json"], env=away).stdout)
-    assert told_json["argv"][:3] == ["vllm", "serve", "Qwen/Qwen3-8B"]
+    assert told_json["argv"][:3] == ["/bin/true", "serve", "Qwen/Qwen3-8B"]
 
 
 def test_a_service_takes_the_variable_of_this_shell_along(monkeypatch: pytest.MonkeyPatch) -> None:
