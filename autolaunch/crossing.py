@@ -148,6 +148,19 @@ def added(container: Container, environment: Mapping[str, str], folders: Iterabl
     return tuple(words)
 
 
+def refuse_lost_secrets(container: Container, environment: Mapping[str, str]) -> None:
+    """Raise `WishError` where `sudo` would keep a secret from the client: the engine would serve without its key."""
+    before = [word.rpartition("/")[2] for word in container.client]
+    kept = any(word == "-E" or word.startswith("--preserve-env") for word in container.client)
+    own = container.set_variables(environment)
+    lost = [name for name in PASSED if name in SECRET and name in environment and name not in own]
+    if lost and not kept and {"sudo", "doas"} & set(before):
+        raise WishError(
+            f"{before[0]} takes {' and '.join(lost)} out of the environment, and the engine would run without",
+            hint=f"sudo --preserve-env={','.join(lost)} docker ..., or let your account use docker without sudo",
+        )
+
+
 def mounted_for(model: str) -> str:
     """Return the folder to mount for a model's folder: a hub snapshot is made of links into its repository's."""
     found = re.match(r"(.*/models--[^/]+)/snapshots/[^/]+/?$", model)

@@ -33,6 +33,9 @@ class AutolaunchError(Exception):
         self.what = what
         self.hint = hint
 
+    def __str__(self) -> str:
+        return f"{self.what}\nhint: {self.hint}" if self.hint else self.what
+
 
 class WishError(AutolaunchError):
     """The command line, the environment or a pinned argument is at fault."""

@@ -22,7 +22,7 @@ from typing import Any
 
 from autolaunch import containment
 from autolaunch.container import LABEL, Container, container_in, refuse_unwatchable
-from autolaunch.crossing import added, cards_environment, mounted_for
+from autolaunch.crossing import added, cards_environment, mounted_for, refuse_lost_secrets
 from autolaunch.dialect import FOLDER, sees_files
 from autolaunch.errors import HostError
 from autolaunch.facts import DeviceKind, Engine
@@ -83,9 +83,13 @@ class Installation:
         return sees_files(self.command)
 
     def refuse_silent_runtime(self, environment: Mapping[str, str]) -> None:
-        """Raise `HostError` where the engine is a container and its runtime does not answer: a start would hang."""
+        """Raise `HostError` where the engine is a container and its runtime does not answer: a start would hang.
+
+        `WishError` where a secret would not reach it.
+        """
         if self.container is None:
             return
+        refuse_lost_secrets(self.container, environment)
         try:
             containment.ask(
                 self.container.client, "ps", "--quiet", "--filter", f"label={LABEL}", environment=environment

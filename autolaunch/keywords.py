@@ -42,8 +42,8 @@ def words_of(keywords: Mapping[str, Any], *, own: Mapping[str, bool]) -> Words:
     for key, value in keywords.items():
         if value is None:
             continue
-        if key in SECRET and isinstance(value, str):
-            variables[SECRET[key]] = value
+        if key in SECRET:
+            variables[SECRET[key]] = _one_secret(key, value)
         else:
             words += _words(key, value, own)
     return Words(tuple(words), variables)
@@ -65,6 +65,14 @@ def _words(key: str, value: Any, own: Mapping[str, bool]) -> Sequence[str]:
     if isinstance(value, (list, tuple)) and arity is Arity.SEVERAL:
         return (f"--{name}", *(_text(key, one) for one in value)) if value else ()
     return f"--{name}", _text(key, value)
+
+
+def _one_secret(key: str, value: Any) -> str:
+    """Return a secret as text; several would have to stand in the list of processes."""
+    words = value if isinstance(value, (list, tuple)) else [value]
+    if len(words) != 1 or not isinstance(words[0], str):
+        raise WishError(f"{key} is one text here", hint="vLLM reads several keys from its own --config file")
+    return words[0]
 
 
 def _flag(name: str, *, on: bool) -> Sequence[str]:

@@ -6,6 +6,7 @@ has one parent for its life, so that it is kept here. `server` is the other side
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -60,9 +61,10 @@ def adopt(environment: MutableMapping[str, str]) -> None:
     """Remember the parent that the environment names, and watch it; one that cannot be is none."""
     pid, _, descriptor = environment.pop(VARIABLE, "").partition(":")
     if pid.isdecimal() and descriptor.isdecimal():
-        parent = Parent(int(pid), int(descriptor))
-        _parents.append(parent)
-        parent.watch()
+        with contextlib.suppress(OSError):
+            parent = Parent(int(pid), int(descriptor))
+            _parents.append(parent)
+            parent.watch()
 
 
 def parent() -> Parent | None:

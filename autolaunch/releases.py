@@ -19,15 +19,17 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
+_VERSION = re.compile(
+    r"v?(\d+)\.(\d+)(?:\.(\d+))?(?:(?:a|b|rc)\d+)?(?:\.post(\d+))?(?:\.dev\d+)?(?:\+[\w.]+|-(?:cu|cpu|rocm)\w*)?"
+)
+
 Version = tuple[int, int, int, int]
 """Major, minor and patch number, and the number of a post-release."""
 
 
 def parse_version(text: str) -> Version | None:
     """Return the numbers of a vLLM version such as 0.8.5.post1 or 0.24.1.dev3+gabc; None for what is no version."""
-    found = re.match(r"v?(\d+)\.(\d+)(?:\.(\d+))?(?:\.post(\d+))?(?![\w-])", text.strip()) or re.match(
-        r"v?(\d+)\.(\d+)(?:\.(\d+))?(?:\.post(\d+))?(?=(?:rc|a|b|\.?dev)\d)", text.strip()
-    )
+    found = _VERSION.fullmatch(text.strip())
     if found is None:
         return None
     major, minor, patch, post = (int(number or 0) for number in found.groups())

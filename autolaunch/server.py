@@ -14,9 +14,9 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from types import MappingProxyType, TracebackType
 from typing import IO, Any
 
@@ -25,6 +25,7 @@ from autolaunch.errors import AutolaunchError, ExitCode, HostError, WishError
 from autolaunch.keywords import words_of
 from autolaunch.parent import VARIABLE
 
+DRAIN_S = 30.0
 STOP_S = 120.0
 """How long a stop may take beyond --drain-timeout before the supervisor is killed; its warden ends the engine then."""
 
@@ -108,6 +109,8 @@ class Server:
         self._changed = threading.Condition()
         self._progress = progress
         self._owner = os.getpid()
+        self._stop_s = STOP_S + float(options.get("drain_timeout") or DRAIN_S)
+        self._asked = False
         reader, writer = os.pipe()
         try:
             self._process = subprocess.Popen(
@@ -125,6 +128,7 @@ class Server:
         finally:
             os.close(writer)
         _running.add(self)
+        _stop_at_the_end()
         assert self._process.stderr is not None
         for target, stream in ((self._follow, os.fdopen(reader, "rb")), (self._listen, self._process.stderr)):
             threading.Thread(target=target, args=(stream,), daemon=True).start()
@@ -200,11 +204,12 @@ class Server:
         """Let running requests finish (`drain_timeout`), stop the engine, return the exit code; at once if it ended."""
         if os.getpid() != self._owner:
             raise RuntimeError("this process was forked from the one that started the server")
-        deadline = time.monotonic() + STOP_S
-        with contextlib.suppress(ProcessLookupError):
+        with self._changed:
+            asked, self._asked = self._asked, True
+        if not asked:  # a second signal would mean: at once
             self._process.send_signal(signal.SIGTERM)
         try:
-            return self.wait(max(0.0, deadline - time.monotonic()))
+            return self.wait(self._stop_s)
         except TimeoutError:
             self._process.kill()
             return self.wait()
@@ -224,17 +229,22 @@ class Server:
 
     def _follow(self, stream: IO[bytes]) -> None:
         """Read the record to its end, which is the supervisor's."""
-        with stream:
-            for line in stream:
-                with contextlib.suppress(ValueError):  # a line that was cut by a kill
-                    event = json.loads(line)
-                    with self._changed:
-                        self._seen = _after(self._seen, event)
-                        self._changed.notify_all()
-        self._process.wait()
-        _running.discard(self)
-        with self._changed:
-            self._changed.notify_all()
+        try:
+            with stream:
+                for line in stream:
+                    self._hear(line)
+        finally:
+            self._process.wait()
+            _running.discard(self)
+            with self._changed:
+                self._changed.notify_all()
+
+    def _hear(self, line: bytes) -> None:
+        with contextlib.suppress(json.JSONDecodeError):  # a line that was cut by a kill
+            event = json.loads(line)
+            with self._changed:
+                self._seen = _after(self._seen, event)
+                self._changed.notify_all()
 
     def _listen(self, stream: IO[bytes]) -> None:
         with stream:
@@ -284,7 +294,8 @@ def _ended(seen: _Seen, **how: Any) -> _Seen:
 def _served_name(argv: list[str]) -> str:
     """Return the name that requests give: the first served one, else the model's."""
     options = {option.name: option.values for option in given(argv)}
-    words = options.get("served-model-name") or options.get("model") or argv[argv.index("serve") + 1 :][:1]
+    behind = argv[argv.index("serve") + 1 :] if "serve" in argv else []
+    words = options.get("served-model-name") or options.get("model") or behind[:1]
     return words[0] if words else ""
 
 
@@ -310,6 +321,20 @@ def to_stderr(line: str) -> None:
 
 
 _running: set[Server] = set()
+
+
+@lru_cache(maxsize=1)
+def _stop_at_the_end() -> None:
+    """See to it that the end of the main thread stops what runs: atexit comes only after every other thread's end.
+
+    One of these may be waiting for a server, which would wait for ever.
+    """
+
+    def stop() -> None:
+        threading.main_thread().join()
+        _stop_all()
+
+    threading.Thread(target=stop, daemon=True).start()
 
 
 @atexit.register

@@ -3,12 +3,42 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+import contextlib
+import threading
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from autolaunch.server import Attempt, Progress, Server, to_stderr
+
+T = TypeVar("T")
+
+
+async def _in_a_thread(work: Callable[[], T]) -> T:
+    """Do work in a thread of its own: one that waits for hours must not take the place of another's in a pool."""
+    loop = asyncio.get_running_loop()
+    done: asyncio.Future[T] = loop.create_future()
+
+    def tell(result: T | None, error: BaseException | None) -> None:
+        if done.cancelled():
+            return
+        if error is not None:
+            done.set_exception(error)
+        else:
+            done.set_result(result)  # type: ignore[arg-type]  # no error: it is the result
+
+    def run() -> None:
+        result, failure = None, None
+        try:
+            result = work()
+        except BaseException as error:
+            failure = error
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
+            loop.call_soon_threadsafe(tell, result, failure)
+
+    threading.Thread(target=run, daemon=True).start()
+    return await done
 
 
 class AsyncServer:
@@ -44,11 +74,11 @@ class AsyncServer:
 
     async def wait(self, timeout: float | None = None) -> int:
         """Wait until the run ends and return its exit code; raises TimeoutError after `timeout` seconds."""
-        return await asyncio.to_thread(self.server.wait, timeout)
+        return await _in_a_thread(partial(self.server.wait, timeout))
 
     async def stop(self) -> int:
         """Let running requests finish, stop the engine, and return the exit code."""
-        return await asyncio.to_thread(self.server.stop)
+        return await _in_a_thread(self.server.stop)
 
 
 @asynccontextmanager
@@ -65,14 +95,14 @@ async def launch_async(
     Takes and raises what `autolaunch.launch` does. A task that is cancelled while it waits stops the server first.
     """
     make = partial(Server, model, options, environment=environment or {}, progress=progress or to_stderr)
-    making = asyncio.ensure_future(asyncio.to_thread(make))
+    making = asyncio.ensure_future(_in_a_thread(make))
     try:
         server = await asyncio.shield(making)
     except asyncio.CancelledError:
-        await asyncio.to_thread((await making).stop)
+        await _in_a_thread((await making).stop)
         raise
     try:
-        await asyncio.to_thread(server.await_ready)
+        await _in_a_thread(server.await_ready)
         yield AsyncServer(server)
     finally:
-        await asyncio.shield(asyncio.to_thread(server.stop))
+        await asyncio.shield(_in_a_thread(server.stop))

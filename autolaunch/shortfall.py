@@ -151,7 +151,10 @@ def _fewer_bits(question: Question) -> Iterator[str]:
         allowed = replace(question.climb, strategy=strategy)
         if plan(replace(question, climb=allowed)).fits:
             yield "allow quantized weights with --strategy default"
+    capability = question.situation.device.compute_capability or (9, 9)
     for variant in question.situation.model.variants:
+        if variant.capability > capability:
+            continue
         model = Model(
             question.situation.model.max_model_len,
             variant.quantization,

@@ -46,6 +46,7 @@ class Change:
     instead: str = ""
     off: tuple[str, ...] = ()
     against: tuple[str, ...] = ()
+    needs: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +78,7 @@ def _change(entry: Mapping[str, Any]) -> Change:
         instead=entry.get("instead", ""),
         off=tuple(entry.get("off", ())),
         against=tuple(entry.get("against", ())),
+        needs=entry.get("needs", ""),
     )
 
 
@@ -138,7 +140,9 @@ class _Place:
 
 def _changed(option: Given, change: Change, names: frozenset[str], place: _Place) -> tuple[Sequence[str], str]:
     typed = " ".join(option.tokens)
-    other = next((name for name in change.against if names & {name, f"no-{name}"}), None)
+    other = next((word for name in change.against for word in (name, f"no-{name}") if word in names), None)
+    if other is not None and other.startswith("no-") and place.state and change.off:
+        return (), f"{place.when}: {typed} is left out, --{other} says the same"
     if other is not None:
         raise WishError(f"{place.when}, and --{other} stands beside it", hint=f"keep --{other}, drop {typed}")
     words = _words(option, change, place)
@@ -146,7 +150,10 @@ def _changed(option: Given, change: Change, names: frozenset[str], place: _Place
         hint = change.instead.replace("{value}", option.value)
         raise WishError(place.when, hint=f"write instead: {hint}" if hint else _leave_out(place))
     if words:
-        return words, f"{place.when}: {' '.join(words)} is given instead of {typed}"
+        return (
+            words,
+            f"{place.when}: {' '.join(words)} is given instead of {typed}{change.needs and f', {change.needs}'}",
+        )
     return (), f"{place.when}: {typed} is left out{f', {change.dropped}' if change.dropped else ''}"
 
 

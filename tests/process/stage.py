@@ -137,7 +137,11 @@ class Stage:
         """The record's lines; every one must be whole."""
         if not self.record.exists():
             return []
-        every = [json.loads(line) for line in self.record.read_text(encoding="utf-8").splitlines()]
+        deadline = time.monotonic() + 1.0
+        while not (text := self.record.read_text(encoding="utf-8")).endswith("\n") and text:
+            if time.monotonic() > deadline:
+                break  # torn for good; one that is being written right now is not
+        every = [json.loads(line) for line in text.splitlines()]
         return [line for line in every if event in ("", line["event"])]
 
     def line(self, event: str, nth: int = 0) -> dict[str, Any]:

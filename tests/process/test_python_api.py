@@ -227,3 +227,31 @@ def test_a_task_that_is_cancelled_during_the_start_stops_it(stage: Stage) -> Non
 
     asyncio.run(cancel())
     all_gone(stage)
+
+
+def test_waits_that_are_given_up_leave_room_for_the_stop(stage: Stage) -> None:
+    """Each once held a thread of the loop's pool until the server's end: then nothing could be stopped."""
+    stage.play(ok())
+
+    async def use() -> int:
+        async with autolaunch.launch_async("glm-4-9b", **options(stage)) as server:
+            for _ in range(40):
+                with contextlib.suppress(TimeoutError, asyncio.TimeoutError):
+                    await asyncio.wait_for(server.wait(), 0.001)
+        return await server.wait()
+
+    assert asyncio.run(use()) == 0
+
+
+def test_a_thread_that_waits_does_not_keep_the_program_from_ending(stage: Stage) -> None:
+    stage.play(ok(*FAMILY))
+    process = script(stage, "from threading import Thread\nThread(target=server.wait).start()")
+    assert process.wait(30) == 0
+    all_gone(stage)
+
+
+def test_a_stop_gives_the_drain_its_time_and_asks_once(stage: Stage) -> None:
+    stage.play(ok())
+    with autolaunch.launch("glm-4-9b", drain_timeout=600, **options(stage)) as server:
+        assert server._stop_s == 720
+        assert (server.stop(), server.stop()) == (0, 0)

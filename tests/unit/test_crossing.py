@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import shlex
 
 import pytest
 
 from autolaunch.container import container_in
-from autolaunch.crossing import added, cards_environment, downloads_anew, mounted_for, published, reached
+from autolaunch.crossing import (
+    added,
+    cards_environment,
+    downloads_anew,
+    mounted_for,
+    published,
+    reached,
+    refuse_lost_secrets,
+)
 from autolaunch.errors import WishError
 from tests.unit.test_container import container
 
@@ -139,3 +148,24 @@ def test_what_is_added_stands_in_front_and_leaves_the_rest() -> None:
     more = added(found, {}, ["/f"])
     assert list(found.with_options(more)) == [*command[:2], *more, *command[2:]]
     assert container_in(found.with_options(more)) is not None
+
+
+@pytest.mark.parametrize(
+    ("client", "environment", "lost"),
+    [
+        ("sudo docker", {"VLLM_API_KEY": "k"}, True),
+        ("sudo docker", {"HF_TOKEN": "t", "VLLM_API_KEY": "k"}, True),
+        ("doas docker", {"HF_TOKEN": "t"}, True),
+        ("sudo -E docker", {"HF_TOKEN": "t"}, False),
+        ("sudo --preserve-env=HF_TOKEN docker", {"HF_TOKEN": "t"}, False),
+        ("docker", {"HF_TOKEN": "t"}, False),
+        ("sudo docker", {}, False),
+    ],
+)
+def test_a_secret_that_sudo_would_keep_is_not_lost_in_silence(
+    client: str, environment: dict[str, str], lost: bool
+) -> None:
+    found = container_in([*client.split(), "run", "vllm/vllm-openai"])
+    assert found is not None
+    with pytest.raises(WishError, match="would run without") if lost else contextlib.nullcontext():
+        refuse_lost_secrets(found, environment)

@@ -17,7 +17,7 @@ from autolaunch.errors import AutolaunchError, ExitCode, HostError, StrategyErro
 def test_an_error_carries_its_words_and_its_exit_code(kind: type[AutolaunchError], code: int) -> None:
     error = kind("what happened", hint="do this")
     assert (str(error), error.what, error.hint, int(error.exit_code)) == (
-        "what happened", "what happened", "do this", code,
+        "what happened\nhint: do this", "what happened", "do this", code,
     )  # fmt: skip
 
 

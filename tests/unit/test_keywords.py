@@ -70,7 +70,7 @@ def test_a_value_is_written_as_its_option_reads_it(keywords: dict[str, Any], mad
 
 
 def test_a_secret_goes_through_the_environment() -> None:
-    made = words_of({"api_key": "sk-1", "hf_token": "hf_2", "seed": 1}, own=OWN)
+    made = words_of({"api_key": ["sk-1"], "hf_token": "hf_2", "seed": 1}, own=OWN)
     assert made == Words(("--seed", "1"), {"VLLM_API_KEY": "sk-1", "HF_TOKEN": "hf_2"})
 
 
@@ -90,6 +90,11 @@ def test_a_secret_goes_through_the_environment() -> None:
             "it takes no value on the command line either",
         ),
         ({"check": True}, "check is an option of the command line only", "stop the server after the start"),
+        (
+            {"api_key": ["sk-1", "sk-2"]},
+            "api_key is one text here",
+            "vLLM reads several keys from its own --config file",
+        ),
         ({"seed": object()}, "seed cannot be a object", "give a text, a number, or what JSON can hold"),
     ],
 )

@@ -133,6 +133,7 @@ def test_what_changes_nothing_is_left_out_and_said() -> None:
         ("--disable-mm-preprocessor-cache", "0.24.0", "--mm-processor-cache-gb 0"),
         ("--no-disable-log-requests", "0.24.0", "--enable-log-requests"),
         ("--enable-log-requests", "0.8.5", ""),
+        ("--disable-log-requests --no-enable-log-requests", "0.24.0", "--no-enable-log-requests"),
         ("--no-enable-log-requests", "0.8.5", "--disable-log-requests"),
         ("--max-seq-len-to-capture 4096", "0.4.1", "--max-context-len-to-capture 4096"),
         ("--max-seq-len-to-capture 4096", "0.24.0", ""),
