@@ -115,7 +115,8 @@ def _kv_alloc_oom(n: Numbers) -> tuple[str, ...]:
 def _graph_oom(n: Numbers) -> tuple[str, ...]:
     return (
         f"Capturing CUDA graphs ran out of memory{_tried(n)}: lower --gpu-memory-utilization a little (0.02 to 0.05).",
-        "Or fewer capture sizes (--max-num-seqs, --cuda-graph-sizes), at last --enforce-eager.",
+        "Or fewer capture sizes (--max-num-seqs, --cudagraph-capture-sizes, before 0.11.1 --cuda-graph-sizes), "
+        "at last --enforce-eager.",
         "A shorter context alone does not help.",
     )
 

@@ -41,7 +41,11 @@ def parts(budget: Budget, kind: DeviceKind = DeviceKind.CUDA) -> tuple[Part, ...
     cpu = kind is DeviceKind.CPU
     free = budget.total_bytes if budget.free_bytes is None else budget.free_bytes
     held = budget.total_bytes - free
-    rest = free - budget.outside.bytes - budget.requested_bytes
+    short = budget.kv_cache.bytes < 0  # the engine's own needs are above what it may take
+    rest = 0 if short else free - budget.outside.bytes - budget.requested_bytes
+    cache = Part("KV cache", budget.kv_cache.bytes, "░", "green", _cache(budget))
+    if short:
+        cache = Part("missing", -budget.kv_cache.bytes, "!", "bold red", "before there is any KV cache")
     own = (
         Part("weights", budget.weights.bytes, "█", "blue", _known(budget.weights)),
         Part("activations", budget.activation.bytes, "▓", "magenta", _known(budget.activation)),
@@ -49,7 +53,7 @@ def parts(budget: Budget, kind: DeviceKind = DeviceKind.CUDA) -> tuple[Part, ...
             "worker's own" if cpu else "outside PyTorch", budget.non_torch.bytes, "▚", "cyan", _known(budget.non_torch)
         ),
         Part("CUDA graphs", budget.cudagraph.bytes, "▒", "yellow", _known(budget.cudagraph)),
-        Part("KV cache", budget.kv_cache.bytes, "░", "green", _cache(budget)),
+        cache,
         Part("server's own" if cpu else "CUDA context", budget.outside.bytes, "x", "red", _known(budget.outside)),
         Part("held by others", held, "#", "red", "measured"),
         Part("left free", rest, "·", "dim", ""),
