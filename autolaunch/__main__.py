@@ -37,6 +37,19 @@ def _said_as_json(text: str) -> bool:
     return False
 
 
+def _ignore_signals() -> None:
+    """From here on what the exit code says stands."""
+    sys.unraisablehook = _but_for_late_signals
+    for number in TAKEN:
+        signal.signal(number, signal.SIG_IGN)
+
+
+def _but_for_late_signals(ignored: sys.UnraisableHookArgs) -> None:
+    """Say nothing of a signal that came between CPython's last look and SIG_IGN: it is one of those ignored."""
+    if type(ignored.exc_value) is not OSError or ignored.object is not None:
+        sys.__unraisablehook__(ignored)
+
+
 def _open_missing_streams() -> None:
     """Fill descriptors 0 to 2 where the caller closed them: a log file must not become stderr."""
     while (descriptor := os.open(os.devnull, os.O_RDWR)) < 3:
@@ -66,8 +79,7 @@ def main(run: Callable[[], None] = autolaunch) -> None:
         _open_missing_streams()
         run()
     finally:
-        for number in TAKEN:
-            signal.signal(number, signal.SIG_IGN)  # what the exit code says stands
+        _ignore_signals()
 
 
 if __name__ == "__main__":

@@ -147,6 +147,33 @@ def test_a_storm_of_signals_ends_in_zero(stage: Stage) -> None:
     assert stage.lines("stopped") == [stage.lines()[-1]]
 
 
+LAST_MOMENTS = """
+import queue, signal
+from autolaunch.__main__ import TAKEN, _ignore_signals
+
+taken = queue.SimpleQueue()
+_ignore_signals()
+print("go", flush=True)
+while True:
+    for number in TAKEN:
+        signal.signal(number, lambda number, _: taken.put(number))
+    _ignore_signals()
+"""
+
+
+def test_a_signal_while_signals_are_being_ignored_shows_no_traceback() -> None:
+    """CPython writes one for a signal that comes between its last look and SIG_IGN: about five in a second of this."""
+    process = subprocess.Popen([sys.executable, "-c", LAST_MOMENTS], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"go\n"
+    end = time.monotonic() + 5
+    while time.monotonic() < end:
+        for number in STOPS:
+            process.send_signal(number)
+    process.kill()
+    assert process.communicate()[1] == b""
+
+
 def test_signals_at_every_early_moment_never_show_a_traceback(stage: Stage) -> None:
     """Python itself needs about 15 ms before it reads our first line: until then a signal is the interpreter's."""
     stage.play(ok())
