@@ -7,17 +7,12 @@ change a token: what the user typed reaches the engine as it stands.
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from functools import lru_cache
-from pathlib import Path
 
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+from autolaunch.tables import shipped_table
 
 
 class Arity(Enum):
@@ -82,7 +77,7 @@ class Options:
 @lru_cache(maxsize=1)
 def engine_options() -> Options:
     """Load the option table that ships with the package."""
-    table = tomllib.loads(Path(__file__).with_name("engine_options.toml").read_text(encoding="utf-8"))
+    table = shipped_table("engine_options.toml")
     arity: dict[str, Arity] = {}
     for name in table["flags"]:
         arity[name] = arity["no-" + name] = Arity.NONE

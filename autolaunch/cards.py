@@ -8,20 +8,14 @@ from __future__ import annotations
 
 import difflib
 import re
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 from autolaunch.errors import WishError
 from autolaunch.facts import Basis, Device, DeviceKind
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+from autolaunch.tables import shipped_table
 
 _NOISE = re.compile(r"nvidia|geforce|tesla|rtx|gtx|gpu|generation|blackwell|[^a-z0-9]")
 """What a card's name is the same without."""
@@ -81,7 +75,7 @@ def cards() -> tuple[Card, ...]:
 
 
 def _table() -> dict[str, Any]:
-    return tomllib.loads(Path(__file__).with_name("cards.toml").read_text(encoding="utf-8"))
+    return shipped_table("cards.toml")
 
 
 def _card(name: str, facts: Mapping[str, Any], sources: Mapping[str, Any]) -> Card:

@@ -10,7 +10,6 @@ import contextlib
 import difflib
 import json
 import re
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
@@ -21,12 +20,7 @@ from autolaunch.dialect import dialect_of, names_for
 from autolaunch.entry import REMOTE_CODE, Entry, entry_of, is_hub_id, misfit
 from autolaunch.errors import WishError
 from autolaunch.models_file import Facts, Tables, parse_models
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
-
+from autolaunch.tables import shipped_table
 
 _CONFIGURATIONS = ("config.json", "params.json")
 """A model's own description: as transformers writes it, as Mistral does."""
@@ -80,7 +74,7 @@ def shipped() -> Known:
 @lru_cache(maxsize=1)
 def _tables() -> Tables:
     """Load what ships; `package:` is a model that lies inside the package."""
-    tables = tomllib.loads(Path(__file__).with_name("catalog.toml").read_text(encoding="utf-8"))
+    tables = shipped_table("catalog.toml")
     inside = f"{Path(__file__).with_name('models')}/"
     return {alias: {**facts, "model": facts["model"].replace("package:", inside)} for alias, facts in tables.items()}
 

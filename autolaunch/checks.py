@@ -7,16 +7,11 @@ Pure. Owns the wording that is common to such files; which keys a file has is it
 from __future__ import annotations
 
 import difflib
-import sys
 from collections.abc import Mapping
 from typing import Any
 
 from autolaunch.errors import AutolaunchError
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+from autolaunch.tables import tomllib
 
 
 class Checks:

@@ -6,7 +6,6 @@ that it names lie in `engine_side`, and the engine reads them.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -15,11 +14,7 @@ from typing import Any
 
 from autolaunch.arguments import Given, given
 from autolaunch.releases import parse_version, releases
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+from autolaunch.tables import shipped_table
 
 FOLDER = Path(__file__).with_name("engine_side")
 """Where the files lie that an engine reads; one in a container has to see it at the same place."""
@@ -64,7 +59,7 @@ class Fitted:
 @lru_cache(maxsize=1)
 def dialects() -> Mapping[str, Dialect]:
     """Load the dialects that ship with the package."""
-    tables = tomllib.loads(Path(__file__).with_name("dialects.toml").read_text(encoding="utf-8"))
+    tables = shipped_table("dialects.toml")
     return {name: _dialect(table) for name, table in tables.items()}
 
 

@@ -7,17 +7,12 @@ Says nothing of what an option means; what becomes of one that a release does no
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+from autolaunch.tables import shipped_table
 
 _VERSION = re.compile(
     r"v?(\d+)\.(\d+)(?:\.(\d+))?(?:(?:a|b|rc)\d+)?(?:\.post(\d+))?(?:\.dev\d+)?(?:\+[\w.]+|-(?:cu|cpu|rocm)\w*)?"
@@ -73,7 +68,7 @@ class Releases:
 @lru_cache(maxsize=1)
 def releases() -> Releases:
     """Load the table that ships with the package."""
-    table = tomllib.loads(Path(__file__).with_name("engine_releases.toml").read_text(encoding="utf-8"))
+    table = shipped_table("engine_releases.toml")
     oldest = table["oldest"]
     options, twins, switches = (_spans(table[key], oldest) for key in ("option", "twin", "switch"))
     return Releases(options, twins, switches, table["newest"])

@@ -8,21 +8,15 @@ Every change is said in a line. An option of which nothing is known passes throu
 from __future__ import annotations
 
 import difflib
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 from autolaunch.arguments import Arity, Given, engine_options, given, walk
 from autolaunch.errors import WishError
 from autolaunch.releases import Span, Version, parse_version, releases
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+from autolaunch.tables import shipped_table
 
 NEAR = 0.85
 """How alike two options must be to take one for a slip of the other."""
@@ -65,7 +59,7 @@ class Release:
 @lru_cache(maxsize=1)
 def changes() -> tuple[Mapping[str, Change], Mapping[str, Change]]:
     """Load the options that went, and those that are not there yet, with what becomes of each."""
-    table = tomllib.loads(Path(__file__).with_name("engine_changes.toml").read_text(encoding="utf-8"))
+    table = shipped_table("engine_changes.toml")
     before = table.pop("before")
     return {name: _change(entry) for name, entry in table.items()}, {name: _change(e) for name, e in before.items()}
 

@@ -17,14 +17,14 @@ PURE = (
     "models_file", "moves", "narration", "outcome_form", "page", "page_style", "parameters", "past", "phases",
     "plan_form", "planner", "precision", "progress", "quantization", "recall", "record", "recurrent",
     "redaction", "releases", "replan", "routes", "rungs", "settings", "shape", "share", "shortfall", "sizes",
-    "start", "status", "status_address", "status_form", "stopping", "strategy", "tensors", "term", "terms",
-    "translation", "unit", "verdict", "visible",
+    "start", "status", "status_address", "status_form", "stopping", "strategy", "tables", "tensors", "term",
+    "terms", "translation", "unit", "verdict", "visible",
 )  # fmt: skip
 ACTING = frozenset(
     {"os", "subprocess", "signal", "socket", "threading", "time", "random", "logging", "vllm", "torch", "asyncio"}
 )
-FILES_ARE_READ_BY = frozenset({"strategy", "arguments", "cards", "dialect", "releases", "translation"})
-"""The boundary of strategy files and of the shipped tables; every other pure module reads nothing."""
+FILES_ARE_READ_BY = frozenset({"strategy", "dialect", "tables"})
+"""The boundary of strategy files, of the engine's files and of the shipped tables; every other reads nothing."""
 DOING = frozenset(
     f"autolaunch.{name}"
     for name in (
