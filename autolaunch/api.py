@@ -46,11 +46,11 @@ def plan(model: str | None = None, /, **options: Any) -> Forecast:
     from autolaunch import planning  # noqa: PLC0415
     from autolaunch.cli import imagined_of  # noqa: PLC0415
     from autolaunch.cli import plan as command  # noqa: PLC0415
+    from autolaunch.cli_options import own_options  # noqa: PLC0415
     from autolaunch.keywords import words_of  # noqa: PLC0415
     from autolaunch.options import Options  # noqa: PLC0415
 
-    own = {name: not one.is_flag for one in command.params if isinstance(one, click.Option) for name in one.opts}
-    words = words_of({"model": model, **options}, own=own).words
+    words = words_of({"model": model, **options}, own=own_options(command)).words
     try:
         with command.make_context("autolaunch.plan", list(words)) as context:
             chosen = dict(context.params)

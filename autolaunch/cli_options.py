@@ -92,18 +92,17 @@ class Address(click.ParamType):  # type: ignore[type-arg]  # generic only since 
             self.fail(str(error), param, ctx)
 
 
+def own_options(command: click.Command) -> dict[str, bool]:
+    """Return a command's own options, in every spelling, and whether each takes a value."""
+    return {name: not one.is_flag for one in command.params if isinstance(one, click.Option) for name in one.opts}
+
+
 class ServeCommand(click.Command):
     """A command that keeps the engine's options apart from its own, wherever they stand."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Take the engine's tokens out before click looks at the rest."""
-        own = {
-            name: not getattr(p, "is_flag", False)
-            for p in self.params
-            for name in p.opts
-            if isinstance(p, click.Option)
-        }
-        parts = split(args, {**own, "--help": False, "-h": False})
+        parts = split(args, {**own_options(self), "--help": False, "-h": False})
         _refuse_empty(parts.own)
         if parts.stray:
             raise WishError(

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from autolaunch.arguments import split
-from autolaunch.cli_options import LAUNCH, ServeCommand, launching
+from autolaunch.cli_options import LAUNCH, ServeCommand, launching, own_options
 from autolaunch.errors import WishError
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9:_.-]{0,199}")
@@ -20,14 +20,14 @@ class UnitCommand(ServeCommand):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Keep the launch's own tokens, the model and the engine's apart from what is for `systemd` only."""
-        flags = {name: not p.is_flag for p in self.params if isinstance(p, click.Option) for name in p.opts}
-        parts = split(args, {**flags, "--help": False, "-h": False})
+        own = own_options(self)
+        parts = split(args, {**own, "--help": False, "-h": False})
         launch = {name for p in _launch_options() for name in p.opts}
         ctx.meta["typed"] = (
-            _only(parts.own, launch, flags),
+            _only(parts.own, launch, own),
             parts.model,
             parts.engine,
-            {name: flags[name] for name in launch},
+            {name: own[name] for name in launch},
         )
         return super().parse_args(ctx, args)
 

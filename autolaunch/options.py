@@ -163,7 +163,15 @@ def _source(asked: Asked, engine: Engine) -> tuple[str, ...]:
     return tuple(filter(None, (modelscope_notice(asked.entry), lacks if engine.has_modelscope is False else "")))
 
 
-def spelled_for(asked: Asked, *, version: str | None) -> Asked:
+def for_engine(asked: Asked, options: Options, installation: Installation) -> Asked:
+    """Return what is asked as this engine takes it; raise `WishError` for what it has no words for or cannot serve."""
+    version = installation.engine.version
+    asked = _spelled_for(asked, version=version)
+    _refuse_misfit(asked, options, version=version)
+    return speaking(asked, installation)
+
+
+def _spelled_for(asked: Asked, *, version: str | None) -> Asked:
     """Return what is asked with the engine options as that vLLM takes them; raise `WishError` where it has no words."""
     translated = translate(asked.wish.engine_args, version=version)
     entry, said = before(asked.entry, version), translated.said
@@ -178,7 +186,7 @@ def spelled_for(asked: Asked, *, version: str | None) -> Asked:
     return replace(asked, wish=wish, entry=entry, said=said)
 
 
-def refuse_misfit(asked: Asked, options: Options, *, version: str | None) -> None:
+def _refuse_misfit(asked: Asked, options: Options, *, version: str | None) -> None:
     """Raise `WishError` for a model that this release of vLLM does not serve, before anything is downloaded."""
     why = misfit(asked.entry, version)
     if why and not options.try_anyway:

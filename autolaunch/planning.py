@@ -17,7 +17,7 @@ from autolaunch.cards import find_card
 from autolaunch.errors import ExitCode, HostError, WishError
 from autolaunch.facts import Device, DeviceKind, Engine
 from autolaunch.installation import Installation, find_engine
-from autolaunch.options import Options, ask, environment_of, refuse_misfit, speaking, spelled_for
+from autolaunch.options import Options, ask, environment_of, for_engine
 from autolaunch.placement import Placement, place
 from autolaunch.plan_form import as_json
 from autolaunch.redaction import redact_argv, secrets_in
@@ -99,9 +99,7 @@ def foretell(model: str | None, engine_args: Sequence[str], options: Options, *,
     device = imagined.device()
     notes: list[str] = []
     installation = engine_or_newest(options, imagined=device is not None, notes=notes)
-    asked = spelled_for(asked, version=installation.engine.version)
-    refuse_misfit(asked, options, version=installation.engine.version)
-    asked = speaking(asked, installation)
+    asked = for_engine(asked, options, installation)
     notes += asked.said
     if device is None:
         environment = installation.environment(environment_of(options))

@@ -104,7 +104,10 @@ class Server:
     def __init__(
         self, model: str | None, options: Mapping[str, Any], *, environment: Mapping[str, str], progress: Progress
     ) -> None:
-        words = words_of({"model": model, **options} if model is not None else options, own=_own_options())
+        from autolaunch.cli import serve  # noqa: PLC0415 - the import of the package is cheap
+        from autolaunch.cli_options import own_options  # noqa: PLC0415
+
+        words = words_of({"model": model, **options} if model is not None else options, own=own_options(serve))
         self._seen = _Seen()
         self._changed = threading.Condition()
         self._progress = progress
@@ -297,16 +300,6 @@ def _served_name(argv: list[str]) -> str:
     behind = argv[argv.index("serve") + 1 :] if "serve" in argv else []
     words = options.get("served-model-name") or options.get("model") or behind[:1]
     return words[0] if words else ""
-
-
-def _own_options() -> Mapping[str, bool]:
-    """Return the launch's own options and whether each takes a value."""
-    import click  # noqa: PLC0415 - the import of the package is cheap
-
-    from autolaunch.cli import serve  # noqa: PLC0415
-
-    options = [parameter for parameter in serve.params if isinstance(parameter, click.Option)]
-    return {name: not option.is_flag for option in options for name in option.opts}
 
 
 def _python() -> str:

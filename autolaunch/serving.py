@@ -26,7 +26,7 @@ from autolaunch.lock import CardLocks, Held
 from autolaunch.memory import Memory
 from autolaunch.model import look_at
 from autolaunch.narration import memory_of
-from autolaunch.options import Asked, Options, ask, environment_of, refuse_misfit, speaking, spelled_for
+from autolaunch.options import Asked, Options, ask, environment_of, for_engine
 from autolaunch.past import Key, Past, key_of
 from autolaunch.placement import Placement, claim, place
 from autolaunch.plan_form import basis_as_json, budget_as_json
@@ -77,9 +77,7 @@ def start(model: str | None, engine_args: Sequence[str], options: Options) -> Ex
     talk = Talk(run=new_id(options.state_dir), log_format=options.log_format)
     asked = ask(model, engine_args, options)
     installation = find_engine(options.engine, version=options.engine_version, environment=os.environ)
-    asked = spelled_for(asked, version=installation.engine.version)
-    refuse_misfit(asked, options, version=installation.engine.version)
-    asked = speaking(asked, installation)
+    asked = for_engine(asked, options, installation)
     installation.refuse_silent_runtime(os.environ)
     swept = sweep(os.environ)  # before the port is looked at: a container that was left holds it
     refuse_taken_port(asked.wish.address)

@@ -5,17 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import click
 import pytest
 from hypothesis import given as for_all
 from hypothesis import strategies as st
 
 from autolaunch.arguments import engine_options, given
 from autolaunch.cli import serve
+from autolaunch.cli_options import own_options
 from autolaunch.errors import WishError
 from autolaunch.keywords import FLAGS, SECRET, Words, words_of
 
-OWN = {name: not one.is_flag for one in serve.params if isinstance(one, click.Option) for name in one.opts}
+OWN = own_options(serve)
 
 HIDDEN = {name.replace("_", "-") for name in SECRET}
 
