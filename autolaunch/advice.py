@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from math import floor
 
 from autolaunch.failure import Failure, Kind
+from autolaunch.figures import held_by_others
 from autolaunch.translation import unrecognized
 
 Numbers = Mapping[str, float]
@@ -22,11 +23,33 @@ def advice(failure: Failure) -> tuple[str, ...]:
     """Return concrete sentences for `failure`, the likeliest cure first; empty for ok."""
     speak = _ADVICE.get(failure.kind)
     if speak is not None:
-        return speak(failure.numbers)
+        held = sum(held_by_others(failure.line).values())
+        return (*_neighbours(failure), *speak(_beside(held, failure.numbers)))
     _, unknown, tokens = failure.line.partition("unrecognized arguments:")
     if failure.kind is Kind.CONFIG_ERROR and unknown:
         return unrecognized(tokens.split(), version=failure.engine_version)
     return _PLAIN.get(failure.kind, ())
+
+
+NEIGHBOUR_GIB = 1.0
+"""What others hold before it is worth a word: a desktop's few hundred MiB are no cause."""
+
+
+def _beside(held: float, n: Numbers) -> Numbers:
+    """Return the numbers of a device of which others hold a part: what they hold was not there to fit into."""
+    return {**n, "total_gib": round(n["total_gib"] - held, 2)} if held and "total_gib" in n else n
+
+
+def _neighbours(failure: Failure) -> tuple[str, ...]:
+    """Return who else was on the device, where the engine's own line says so."""
+    holders = held_by_others(failure.line)
+    held = sum(holders.values())
+    if held < NEIGHBOUR_GIB:
+        return ()
+    total = failure.numbers.get("total_gib")
+    of, pids = f" of {total:g} GiB" if total else "", ", ".join(map(str, holders))
+    who = f"Process {pids} held" if len(holders) == 1 else f"Processes {pids} held"
+    return (f"{who} {held:.2f} GiB{of}: stop what is not needed there, or choose another GPU (CUDA_VISIBLE_DEVICES).",)
 
 
 def _free_memory_low(n: Numbers) -> tuple[str, ...]:

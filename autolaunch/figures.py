@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 _KIB_PER = {"B": 1 / 1024, "BYTES": 1 / 1024, "K": 1.0, "M": 1024.0, "G": 1024.0**2, "T": 1024.0**3}
@@ -116,6 +116,18 @@ def numbers_in(text: str) -> dict[str, float]:
                 if value is not None:
                     found.setdefault(name, value)
     return {name: int(value) if name in COUNTS else value for name, value in found.items()}
+
+
+_HOLDER = re.compile(r"\bProcess (\d{1,10}) has " + _SIZE + r" memory in use")
+
+
+def held_by_others(text: str) -> Mapping[int, float]:
+    """Return what PyTorch's own message says other processes hold of the device: GiB by pid, as the host counts them.
+
+    A message without a neighbour names none, one of a release before 2.1 never does.
+    """
+    found = {int(match[1]): _gib(match[2], match[3]) for match in _HOLDER.finditer(text)}
+    return {pid: gib for pid, gib in found.items() if gib is not None}
 
 
 Update = Callable[[Effective, "re.Match[str]"], Effective]

@@ -14,6 +14,39 @@ def test_every_failure_has_advice(kind: Kind) -> None:
     assert all(sentence.endswith(".") for sentence in advice(Failure(kind)))
 
 
+FULL = (
+    "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 108.00 MiB. GPU 0 has a total capacity of 79.18 GiB "
+    "of which 14.62 MiB is free. {others}Including non-PyTorch memory, this process has 15.48 GiB memory in use."
+)
+
+
+@pytest.mark.parametrize(
+    ("others", "said"),
+    [
+        (
+            "Process 483 has 63.67 GiB memory in use. ",
+            "Process 483 held 63.67 GiB of 79.18 GiB: stop what is not needed there, or choose another GPU "
+            "(CUDA_VISIBLE_DEVICES).",
+        ),
+        (
+            "Process 483 has 62.00 GiB memory in use. Process 7 has 512.00 MiB memory in use. ",
+            "Processes 483, 7 held 62.50 GiB of 79.18 GiB: stop what is not needed there, or choose another GPU "
+            "(CUDA_VISIBLE_DEVICES).",
+        ),
+    ],
+)
+def test_who_else_held_the_device_comes_first(others: str, said: str) -> None:
+    failure = Failure(Kind.WEIGHTS_OOM, line=FULL.format(others=others), numbers={"total_gib": 79.18})
+    assert advice(failure)[0] == said
+    assert advice(failure)[1].startswith("The weights do not fit into 1")  # what was left, not all of the device
+
+
+@pytest.mark.parametrize("others", ["", "Process 9 has 300.00 MiB memory in use. "])
+def test_alone_or_beside_a_desktop_nobody_is_blamed(others: str) -> None:
+    failure = Failure(Kind.WEIGHTS_OOM, line=FULL.format(others=others), numbers={"total_gib": 79.18})
+    assert advice(failure)[0].startswith("The weights do not fit")
+
+
 def test_a_healthy_start_needs_no_advice() -> None:
     assert advice(Failure(Kind.OK)) == ()
 
