@@ -85,13 +85,14 @@ class Container:
 
     def is_remote(self, environment: Mapping[str, str]) -> bool:
         """Whether the daemon is, or may be, on another host, where our folders are not."""
-        host = environment.get("CONTAINER_HOST" if self._runtime == "podman" else "DOCKER_HOST", "unix://")
-        context = environment.get("DOCKER_CONTEXT", "default") if self._runtime == "docker" else "default"
+        host = environment.get("CONTAINER_HOST" if self.runtime == "podman" else "DOCKER_HOST", "unix://")
+        context = environment.get("DOCKER_CONTEXT", "default") if self.runtime == "docker" else "default"
         named = ELSEWHERE & {name for name, _ in _options(self.client[1:], BARE_BEFORE)}
         return bool(named) or not host.startswith("unix://") or context != "default"
 
     @property
-    def _runtime(self) -> str:
+    def runtime(self) -> str:
+        """What runs it: docker, podman or nerdctl."""
         return next(_base(word) for word in self.client if _base(word) in RUNTIMES)
 
     @property

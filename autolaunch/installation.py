@@ -143,11 +143,16 @@ def supposed(version: str) -> Installation:
     return Installation(("python", "-m", MODULE) if old else ("vllm", "serve"), Engine(version, DeviceKind.CUDA))
 
 
-def _runnable(command: str, environment: Mapping[str, str]) -> tuple[str, ...]:
+def command_words(command: str) -> tuple[str, ...]:
+    """Return the words of an --engine; raise `HostError` for quotes that do not close."""
     try:
-        words = tuple(shlex.split(command))
+        return tuple(shlex.split(command))
     except ValueError as error:
         raise HostError(f"--engine cannot be read: {error}", hint="check its quotes") from error
+
+
+def _runnable(command: str, environment: Mapping[str, str]) -> tuple[str, ...]:
+    words = command_words(command)
     if not words:
         raise HostError("--engine is empty", hint=_INSTALL_HINT)
     path = shutil.which(words[0], path=environment.get("PATH"))

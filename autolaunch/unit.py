@@ -28,6 +28,9 @@ SHARED = ("/tmp/", "/var/tmp/")  # noqa: S108 - compared with
 START_S = 900
 """What comes before the first sign of work: up to 600 s for another start on the card, 20 s for others' memory."""
 
+ROOTLESS = frozenset({"podman", "nerdctl"})
+"""Runtimes that an ordinary user runs without a daemon that is root."""
+
 MARGIN_S = 20
 WATCHDOG_S = 60
 """The loop gives a sign every 30 s; the longest that it is kept busy is a few seconds (a database that waits for a
@@ -45,7 +48,7 @@ class Service:
     `command` is the whole command line, the executable with its full path; `environment` what was given by variable.
     `reads` are full paths that must be there (the executable's too), `writes` folders that must be writable beside
     state and cache.
-    `drain_s` is how long running requests may take at the end.
+    `drain_s` is how long running requests may take at the end, `runtime` what runs the engine's container ("docker").
     """
 
     name: str
@@ -59,6 +62,7 @@ class Service:
     reads: tuple[str, ...] = ()
     writes: tuple[str, ...] = ()
     drain_s: float = 0.0
+    runtime: str = ""
 
     @property
     def stop_s(self) -> int:
@@ -127,8 +131,9 @@ def _about(service: Service) -> Iterable[str]:
     yield "[Unit]"
     yield f"Description={_one_line(service.model)} on vLLM, kept by autolaunch"
     if not service.for_user:
-        yield "Wants=network-online.target"
-        yield "After=network-online.target nvidia-persistenced.service"
+        daemon = " docker.service" if service.runtime == "docker" else ""
+        yield f"Wants=network-online.target{daemon}"
+        yield f"After=network-online.target nvidia-persistenced.service{daemon}"
     if service.reads and not service.for_user:
         yield f"RequiresMountsFor={_words(service.reads)}"
     yield "# A crashed engine is restarted by autolaunch, which ends with 6 beyond its own limit. This is the limit of"
@@ -200,6 +205,9 @@ def _account(service: Service) -> Iterable[str]:
     yield f"User={service.account}"
     if service.dynamic:
         yield "DynamicUser=yes"
+    if service.runtime == "docker":
+        yield "# Whoever may speak to docker's daemon may do anything on this machine, as root."
+        yield "SupplementaryGroups=docker"
     yield "StateDirectory=autolaunch"
     yield "StateDirectoryMode=0750"
     yield "CacheDirectory=autolaunch"
@@ -219,6 +227,10 @@ def _environment(service: Service) -> Iterable[str]:
 
 
 def _hardening(service: Service) -> Iterable[str]:
+    if service.runtime in ROOTLESS:
+        yield f"# {service.runtime} makes a user namespace with newuidmap, which is setuid, and unpacks setuid files."
+        yield "UMask=0027"
+        return
     yield "NoNewPrivileges=yes"
     yield "LockPersonality=yes"
     yield "RestrictRealtime=yes"

@@ -15,11 +15,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from autolaunch.arguments import Given, given, split
+from autolaunch.container import container_in
 from autolaunch.errors import HostError, WishError
+from autolaunch.installation import command_words
 from autolaunch.options import Asked, Options, ask
 from autolaunch.redaction import redact_argv, secrets_in
 from autolaunch.secrets_file import fault
-from autolaunch.unit import MARK, STATE, Service, create_account, unit_name
+from autolaunch.unit import MARK, ROOTLESS, STATE, Service, create_account, unit_name
 
 SECRET_VARIABLES = ("VLLM_API_KEY", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
 WRITTEN = ("--record", "--state-dir", "--models", "AUTOLAUNCH_RECORD", "AUTOLAUNCH_STATE_DIR", "AUTOLAUNCH_MODELS")
@@ -62,6 +64,7 @@ def service(typed: Typed, options: Options, place: Place, *, environment: Mappin
     _refuse_secrets((*command, *(f"{key}={value}" for key, value in variables)), secrets)
     _refuse_relative(typed, variables)
     _refuse_open(secrets)
+    runtime = _runtime(options.engine, for_user=place.for_user)
     return Service(
         name=name,
         model=asked.wish.model,
@@ -74,6 +77,7 @@ def service(typed: Typed, options: Options, place: Place, *, environment: Mappin
         reads=_reads(command, options),
         writes=_writes(options, asked),
         drain_s=options.drain_timeout,
+        runtime=runtime,
     )
 
 
@@ -150,6 +154,22 @@ def _refuse_relative(typed: Typed, variables: Sequence[tuple[str, str]]) -> None
                 f"{value} is found from this folder only, and a service starts in another",
                 hint=f"write {Path(value).expanduser().absolute()}",
             )
+
+
+def _runtime(engine: str | None, *, for_user: bool) -> str:
+    """Return what runs the engine's container, "" for none; raise `WishError` for what no such unit can start."""
+    words = command_words(engine or "")
+    found = container_in(words)
+    runtime = "" if found is None else found.runtime
+    if words and Path(words[0]).name == "sudo":
+        allowed = "the unit gives its account the group docker" if runtime == "docker" else "a service asks nobody"
+        raise WishError("--engine begins with sudo, which a service cannot use", hint=f"leave it out: {allowed}")
+    if runtime in ROOTLESS and not for_user:
+        raise WishError(
+            f"{runtime} needs more of a system's service than a hardened unit gives",
+            hint="write a unit for your own manager with --user, or use docker",
+        )
+    return runtime
 
 
 def _is_here(value: str) -> bool:

@@ -312,12 +312,55 @@ def test_installing_says_what_is_left_to_do(tmp_path: Path, monkeypatch: pytest.
     assert to_do(replace(SERVICE, for_user=True), environment={}) == (control,)
 
 
+IN_DOCKER = "docker run --rm --gpus all -p 8000:8000 vllm/vllm-openai:v0.32.0"
+
+
+def test_an_engine_in_docker_gets_the_daemon_and_its_group() -> None:
+    found = directives(run("glm-4-9b", "--engine", IN_DOCKER))
+    assert found["SupplementaryGroups"] == ["docker"]
+    assert found["Wants"] == ["network-online.target docker.service"]
+    assert found["After"] == ["network-online.target nvidia-persistenced.service docker.service"]
+    assert found["NoNewPrivileges"] == ["yes"]
+
+
+def test_of_ones_own_docker_ones_own_groups_decide() -> None:
+    assert "SupplementaryGroups" not in directives(run("glm-4-9b", "--user", "--engine", IN_DOCKER))
+
+
+def test_podman_runs_under_ones_own_manager_with_what_it_needs() -> None:
+    found = directives(run("glm-4-9b", "--user", "--engine", IN_DOCKER.replace("docker", "podman", 1)))
+    assert not {"NoNewPrivileges", "RestrictSUIDSGID", "SystemCallArchitectures", "RestrictRealtime"} & set(found)
+    assert found["UMask"] == ["0027"]
+
+
+@pytest.mark.parametrize(
+    ("engine", "what", "hint"),
+    [
+        (IN_DOCKER.replace("docker", "podman", 1), "podman needs more", "--user"),
+        (IN_DOCKER.replace("docker", "nerdctl", 1), "nerdctl needs more", "--user"),
+        (f"sudo {IN_DOCKER}", "begins with sudo", "gives its account the group docker"),
+        ("sudo -u vllm vllm serve", "begins with sudo", "a service asks nobody"),
+    ],
+)
+def test_an_engine_that_no_such_unit_can_start_is_refused(engine: str, what: str, hint: str) -> None:
+    with pytest.raises(WishError, match=what) as error:
+        run("glm-4-9b", "--engine", engine)
+    assert hint in error.value.hint
+
+
+def test_an_engine_whose_quotes_do_not_close_is_refused() -> None:
+    with pytest.raises(HostError, match="--engine cannot be read: No closing quotation"):
+        run("glm-4-9b", "--engine", "vllm serve 'x")
+
+
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="no systemd-analyze here")
+@pytest.mark.parametrize("runtime", ["", "docker", "podman"])
 @pytest.mark.parametrize("for_user", [False, True])
-def test_systemd_finds_nothing_to_complain_about(tmp_path: Path, for_user: bool) -> None:
+def test_systemd_finds_nothing_to_complain_about(tmp_path: Path, for_user: bool, runtime: str) -> None:
     odd = (sys.executable, "serve", "100% $X;", ";", "", 'a "quoted" \\ word', "#x", "--max-model-len", "8192")
+    made = replace(SERVICE, command=odd, for_user=for_user, reads=("/a b%",), runtime=runtime)
     path = tmp_path / "autolaunch-glm-4-9b.service"
-    path.write_text(unit(replace(SERVICE, command=odd, for_user=for_user, reads=("/a b%",)), version="1"))
+    path.write_text(unit(made, version="1"))
     words_ = shlex.split(f"systemd-analyze verify {'--user' if for_user else '--system'} {path}")
     environment = {**os.environ, "XDG_RUNTIME_DIR": str(tmp_path)}
     done = subprocess.run(words_, capture_output=True, text=True, timeout=30, check=False, env=environment)
