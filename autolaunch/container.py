@@ -43,7 +43,8 @@ LONG = {"e": "env", "v": "volume", "p": "publish", "l": "label", "d": "detach", 
 class Container:
     """A command in its parts: `client` and `verb` call the runtime's `run`, `rest` is all that the user wrote behind.
 
-    `options` are the pairs of long name and value before the `image`, `arguments` what stands behind it.
+    `options` are the pairs of long name and value before the `image`, `arguments` what stands behind it. `in_files` are
+    the lines of its `--env-file`s, where somebody has read them.
     """
 
     client: tuple[str, ...]
@@ -52,6 +53,7 @@ class Container:
     options: tuple[tuple[str, str], ...]
     image: str
     arguments: tuple[str, ...]
+    in_files: tuple[str, ...] = ()
 
     def values(self, *names: str) -> tuple[str, ...]:
         """Return the values of options by their long names, in order."""
@@ -79,14 +81,16 @@ class Container:
         return "serve" in (*self.arguments, *" ".join(self.values("entrypoint")).split())
 
     def set_variables(self, environment: Mapping[str, str]) -> dict[str, str]:
-        """Return the variables that the command itself gives the container; `-e NAME` has our value."""
-        pairs = (value.partition("=") for value in self.values("env"))
+        """Return the variables that the command gives the container; `-e` beats a file, `-e NAME` has our value."""
+        lines = (line.lstrip() for line in self.in_files)
+        given = (*(line for line in lines if line and not line.startswith("#")), *self.values("env"))
+        pairs = (word.partition("=") for word in given)
         return {name: value if equals else environment.get(name, "") for name, equals, value in pairs}
 
     def is_remote(self, environment: Mapping[str, str]) -> bool:
         """Whether the daemon is, or may be, on another host, where our folders are not."""
-        host = environment.get("CONTAINER_HOST" if self.runtime == "podman" else "DOCKER_HOST", "unix://")
-        context = environment.get("DOCKER_CONTEXT", "default") if self.runtime == "docker" else "default"
+        host = environment.get("CONTAINER_HOST" if self.runtime == "podman" else "DOCKER_HOST") or "unix://"
+        context = (self.runtime == "docker" and environment.get("DOCKER_CONTEXT")) or "default"
         named = ELSEWHERE & {name for name, _ in _options(self.client[1:], BARE_BEFORE)}
         return bool(named) or not host.startswith("unix://") or context != "default"
 

@@ -35,8 +35,9 @@ END_S = 12.0
 STOP_S = 600
 """What the runtime is given between SIGTERM and SIGKILL: more than any grace of ours, which end sooner."""
 
-_CLIENT = ("DOCKER_", "CONTAINER_", "CONTAINERS_", "CONTAINERD_", "XDG_", "HOME", "PATH", "USER", "SSH_AUTH_SOCK")
-"""The variables that a client goes by, or how their names begin."""
+_CLIENTS = frozenset({"HOME", "PATH", "USER", "SSH_AUTH_SOCK"})
+_CLIENTS_BEGIN = ("DOCKER_", "CONTAINER_", "CONTAINERS_", "CONTAINERD_", "XDG_")
+"""The variables that a client goes by, and how the names of others begin."""
 
 
 class NoAnswer(Exception):
@@ -83,14 +84,16 @@ def ask(client: Sequence[str], *words: str, environment: Mapping[str, str], with
 
 
 def write(folder: str, note: Note) -> None:
-    """Leave the note in an engine's folder; OSError where that is impossible."""
+    """Leave the note in an engine's folder, whole or not at all; OSError where that is impossible."""
     table = {"client": note.client, "label": note.label, "variables": dict(note.variables), "cid_file": note.cid_file}
-    Path(folder, NOTE).write_text(json.dumps(table), encoding="utf-8")
+    part = Path(folder, f"{NOTE}.part")
+    part.write_text(json.dumps(table), encoding="utf-8")
+    part.replace(Path(folder, NOTE))
 
 
 def variables(environment: Mapping[str, str]) -> dict[str, str]:
     """Return those that a client goes by."""
-    return {name: value for name, value in environment.items() if name.startswith(_CLIENT)}
+    return {name: value for name, value in environment.items() if name in _CLIENTS or name.startswith(_CLIENTS_BEGIN)}
 
 
 def read(folder: str) -> Note | None:

@@ -14,8 +14,8 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -58,7 +58,8 @@ class Installation:
     @property
     def container(self) -> Container | None:
         """The container that the command runs, None for a plain process."""
-        return container_in(self.command)
+        found = container_in(self.command)
+        return None if found is None else replace(found, in_files=_lines(found.values("env-file")))
 
     def argv(self, model: str, arguments: Sequence[str], environment: Mapping[str, str] = {}) -> tuple[str, ...]:
         """Return the whole command line: `vllm serve` takes the model as a word, the module as --model.
@@ -141,6 +142,15 @@ def supposed(version: str) -> Installation:
     release = parse_version(version)
     old = release is not None and release < SERVES_SINCE
     return Installation(("python", "-m", MODULE) if old else ("vllm", "serve"), Engine(version, DeviceKind.CUDA))
+
+
+def _lines(files: Iterable[str]) -> tuple[str, ...]:
+    """Return what stands in the files that a runtime takes variables from; one that is not there is its to refuse."""
+    lines: list[str] = []
+    for file in files:
+        with contextlib.suppress(OSError):
+            lines += Path(file).read_text(encoding="utf-8", errors="replace").splitlines()
+    return tuple(lines)
 
 
 def command_words(command: str) -> tuple[str, ...]:

@@ -6,6 +6,7 @@ import re
 import shlex
 import shutil
 import subprocess
+from dataclasses import replace
 
 import pytest
 
@@ -39,6 +40,11 @@ def test_the_parts_of_a_command() -> None:
         "/usr/bin/docker", "run", "--label", "x=1", *words.split()[2:],
     )  # fmt: skip
     assert found.set_variables({"B": "2"}) == {"A": "1", "B": "2"}
+
+
+def test_variables_may_stand_in_files_and_those_of_the_command_win() -> None:
+    found = replace(container(f"docker run -e A=1 {IMAGE}"), in_files=("# B=3", "", "  A=2", "C=x=y", "D", "E="))
+    assert found.set_variables({"D": "4"}) == {"A": "1", "C": "x=y", "D": "4", "E": ""}
 
 
 @pytest.mark.parametrize(
@@ -104,6 +110,7 @@ def test_serve_is_a_word_behind_the_image(command: str, serves: bool) -> None:
     ("command", "environment", "remote"),
     [
         ("docker run x", {}, False),
+        ("docker run x", {"DOCKER_HOST": "", "DOCKER_CONTEXT": ""}, False),
         ("docker run x", {"DOCKER_HOST": "unix:///run/user/1000/docker.sock"}, False),
         ("docker run x", {"DOCKER_HOST": "ssh://me@host"}, True),
         ("docker run x", {"DOCKER_CONTEXT": "far"}, True),

@@ -95,11 +95,12 @@ def test_the_client_gets_its_variables_and_no_others() -> None:
     environment = {
         "DOCKER_HOST": "unix:///x",
         "HF_TOKEN": "hf_x",
+        "HOME_TOKEN": "hf_y",
         "HOME": "/h",
         "PATH": "/bin",
         "XDG_RUNTIME_DIR": "/r",
     }
-    assert variables(environment) == {name: environment[name] for name in environment if name != "HF_TOKEN"}
+    assert variables(environment) == {name: environment[name] for name in environment if "TOKEN" not in name}
 
 
 @pytest.mark.parametrize(

@@ -108,6 +108,19 @@ def test_a_container_is_of_unknown_version_unless_it_is_given(place: Place) -> N
     assert place.find(command).argv("m", ["-x"])[-3:] == ("--model", "m", "-x")
 
 
+def test_what_a_file_of_variables_says_is_not_said_against_it(place: Place, tmp_path: Path) -> None:
+    """The runtime lets `-e` win over `--env-file`: a card that was chosen there must not be chosen again."""
+    place.script("docker", "#!/bin/sh")
+    file = tmp_path / "its.env"
+    file.write_text("CUDA_VISIBLE_DEVICES=1\n")
+    ours = {"CUDA_VISIBLE_DEVICES": "0"}
+    found = place.find(f"docker run --env-file {file} vllm/vllm-openai")
+    assert not [word for word in found.argv("m", [], ours) if word.startswith("CUDA_VISIBLE_DEVICES")]
+    assert found.environment(ours) == {"CUDA_VISIBLE_DEVICES": "1"}
+    gone = place.find(f"docker run --env-file {tmp_path}/none vllm/vllm-openai")
+    assert "CUDA_VISIBLE_DEVICES=0" in gone.argv("m", [], ours)
+
+
 def test_a_given_version_overrules_the_metadata(place: Place) -> None:
     place.python(vllm="0.24.0")
     assert place.find(None, "0.30.1").engine.version == "0.30.1"
