@@ -59,10 +59,10 @@ def find_card(name: str) -> Card:
     word = _word(name)
     if word in known:
         return known[word]
-    near = dict.fromkeys(known[match].name for match in difflib.get_close_matches(word, known, n=8, cutoff=0.5))
+    near = dict.fromkeys(known[match].name for match in difflib.get_close_matches(word, known, n=8, cutoff=0.65))
     hint = f"did you mean {_listed(tuple(near)[:3])}? " if near else ""
     raise WishError(
-        f"no card is known as {name!r}",
+        f"no NVIDIA card is known as {name!r}",
         hint=f"{hint}any other card: --gpu-memory-total 24GiB --compute-capability 8.9",
     )
 

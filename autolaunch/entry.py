@@ -105,15 +105,16 @@ def _variant(facts: Mapping[str, Any], *, of: str) -> Variant:
 
 def misfit(entry: Entry, release: str | None) -> str:
     """Return why this release of vLLM does not serve a model, "" where it does or where that is not known."""
-    now = _numbers(release or "")
-    if now and entry.since and now < _numbers(entry.since):
+    now = numbers(release or "")
+    if now and entry.since and now < numbers(entry.since):
         return f"{entry.name} needs vLLM {entry.since} or newer, this is {release}"
-    if now and entry.until and now[: len(_numbers(entry.until))] > _numbers(entry.until):
+    if now and entry.until and now[: len(numbers(entry.until))] > numbers(entry.until):
         return f"{entry.name} needs vLLM {entry.until} or older, this is {release}"
     return ""
 
 
-def _numbers(release: str) -> tuple[int, ...]:
+def numbers(release: str) -> tuple[int, ...]:
+    """Return the numbers of a release, as many as there are: `until` 0.8 is all of 0.8; none for what is no release."""
     found = re.match(r"v?(\d+(?:\.\d+)*)", release)
     return tuple(map(int, found[1].split("."))) if found else ()
 

@@ -12,6 +12,7 @@ from typing import Any
 from autolaunch import configuration
 from autolaunch.checks import Checks
 from autolaunch.dialect import dialects
+from autolaunch.entry import numbers
 from autolaunch.errors import WishError
 
 Facts = Mapping[str, Any]
@@ -114,6 +115,9 @@ def _releases(file: Checks, facts: Facts, where: str) -> None:
             raise file.fail(
                 f"{key!r} of {where} is {facts[key]!r}, which is no release of vLLM", 'write one such as "0.8.5"'
             )
+    since, until = numbers(facts.get("since", "")), numbers(facts.get("until", ""))
+    if until and since[: len(until)] > until:
+        raise file.fail(f"{where} is served since {facts['since']} and until {facts['until']}: by no release at all")
     if "before" in facts and not _SHORT.fullmatch(file.text(facts["before"], f"'before' of {where}")):
         raise file.fail(f"'before' of {where} is {facts['before']!r}, which is no short name")
 

@@ -126,14 +126,15 @@ def test_cards_that_share_memory_with_the_host_are_marked() -> None:
         ("RTX 9090", "did you mean NVIDIA GeForce RTX 5090, NVIDIA GeForce RTX 4090 or NVIDIA GeForce RTX 3090? "),
         ("4096", "did you mean NVIDIA GeForce RTX 4090, NVIDIA GeForce RTX 4060 or "),
         ("", ""),
-        ("\0", ""),
+        ("\0", "any other card"),
+        ("MI300X", "any other card"),
     ],
 )
 def test_an_unknown_card_is_refused_with_the_nearest_ones(written: str, near: str) -> None:
     with pytest.raises(WishError) as raised:
         find_card(written)
     assert raised.value.exit_code is ExitCode.USAGE
-    assert raised.value.what == f"no card is known as {written!r}"
+    assert raised.value.what == f"no NVIDIA card is known as {written!r}"
     assert raised.value.hint.startswith(near)
     assert raised.value.hint.endswith("any other card: --gpu-memory-total 24GiB --compute-capability 8.9")
 

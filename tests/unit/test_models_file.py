@@ -163,6 +163,7 @@ MISTAKES = {
     "model = 'a/b'\nengine_args = ['--model=c/d']": ("'engine_args' of [m] name a model", "that is what the key"),
     "model = 'a/b'\nsince = '0.8.x'": ("'since' of [m] is '0.8.x', which is no release of vLLM", "write one such as"),
     "model = 'a/b'\nuntil = 0.8": ("'until' of [m] is 0.8; it must be a text", "see docs/models.md"),
+    "model = 'a/b'\nsince = '0.9'\nuntil = '0.8.5'": ("[m] is served since 0.9 and until 0.8.5: by no release", ""),
     "model = 'a/b'\nbefore = 'a/b'": ("'before' of [m] is 'a/b', which is no short name", "see docs/models.md"),
     "model = 'a/b'\ndialect = 'glm4'": ("'dialect' of [m] is 'glm4'; it must be one of glm-4", "did you mean 'glm-4'?"),
     "model = 'a/b'\ndialect = []": ("'dialect' of [m] is []; it must be one of glm-4", ""),
