@@ -14,11 +14,11 @@ from autolaunch.beyond import MARK
 from autolaunch.blame import blamed
 from autolaunch.budget import Budget, Demand, predict
 from autolaunch.case import LAST_RESORT_CONTEXT, RAISING, Case, Effort, Limits
+from autolaunch.climb import Climb
 from autolaunch.facts import GIB, DeviceKind, Situation
 from autolaunch.failure import Failure, Kind
 from autolaunch.figures import Effective
 from autolaunch.foresight import View, foretell, need_of
-from autolaunch.ladder import Climb
 from autolaunch.past import Outcome, Past, disproved, refusal
 from autolaunch.rungs import RUNGS
 from autolaunch.settings import AUTO, Settings

@@ -9,9 +9,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 
-from autolaunch import ladder
 from autolaunch.candidates import Question
 from autolaunch.case import Limits
+from autolaunch.climb import begin
 from autolaunch.entry import Entry, misfit
 from autolaunch.errors import WishError
 from autolaunch.facts import Device, Engine, Model, Situation
@@ -94,7 +94,7 @@ def _on(model: Model, device: Device, where: Where, cards: int) -> Fit:
     except WishError as error:
         return Fit(Verdict.REFUSED, why=error.what, short="needs a newer card")
     limits = Limits(gpus=cards)
-    climb = ladder.begin(where.strategy, limits, Settings(), pins=frozenset(), situation=situation)
+    climb = begin(where.strategy, limits, Settings(), pins=frozenset(), situation=situation)
     question = Question(climb, situation)
     found = plan(question)
     if found.fits is None:

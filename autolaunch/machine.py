@@ -57,7 +57,6 @@ from autolaunch.events import (
 )
 from autolaunch.failure import Failure, Kind
 from autolaunch.figures import Effective
-from autolaunch.ladder import unmet
 from autolaunch.moves import Move, drain, end, launch, remembered, stop
 from autolaunch.phases import (
     Aim,
@@ -75,6 +74,7 @@ from autolaunch.phases import (
     ToRestart,
 )
 from autolaunch.stopping import stopping
+from autolaunch.unmet import unmet
 from autolaunch.verdict import (
     STALL_TIMEOUT,
     START_TIMEOUT,

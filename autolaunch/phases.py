@@ -11,11 +11,11 @@ from enum import Enum
 
 from autolaunch.arguments import Given
 from autolaunch.candidates import Question
+from autolaunch.climb import Climb
 from autolaunch.errors import ExitCode
 from autolaunch.facts import Situation
 from autolaunch.failure import Failure
 from autolaunch.figures import Effective
-from autolaunch.ladder import Climb
 
 
 def doubling(crashes: int) -> float:

@@ -10,10 +10,11 @@ from dataclasses import fields, replace
 
 from autolaunch.candidates import Question
 from autolaunch.case import Bounds
+from autolaunch.climb import Climb, Step
 from autolaunch.facts import DeviceKind, Situation
 from autolaunch.failure import Failure, Kind
 from autolaunch.figures import Effective
-from autolaunch.ladder import RETURNED, Climb, Step
+from autolaunch.lessons import RETURNED
 from autolaunch.past import Outcome, Past
 from autolaunch.planner import plan
 from autolaunch.settings import changes

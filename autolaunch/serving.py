@@ -13,9 +13,10 @@ from dataclasses import dataclass, replace
 from functools import partial
 from io import FileIO
 
-from autolaunch import __version__, arenas, ladder, modelscope, phases, record, secrets_file
+from autolaunch import __version__, arenas, modelscope, phases, record, secrets_file
 from autolaunch.arguments import given
 from autolaunch.candidates import Question
+from autolaunch.climb import begin as begin_climb
 from autolaunch.entry import misfit
 from autolaunch.errors import ExitCode, HostError, WishError
 from autolaunch.facts import DeviceKind, Model, Situation
@@ -246,7 +247,7 @@ def question(asked: Asked, situation: Situation, past: Past, *, cards: int) -> Q
     """Return what is to be planned: no more cards are allowed than there are."""
     wish = asked.wish
     limits = replace(wish.limits, gpus=min(wish.limits.gpus, cards))
-    climb = ladder.begin(asked.strategy, limits, wish.pinned, pins=wish.pins, situation=situation)
+    climb = begin_climb(asked.strategy, limits, wish.pinned, pins=wish.pins, situation=situation)
     return Question(climb, situation, past, asked.digest, asked.beyond)
 
 

@@ -11,9 +11,9 @@ from dataclasses import replace
 
 from autolaunch.candidates import Candidate, Question, candidates, needed
 from autolaunch.case import Limits
+from autolaunch.climb import Climb
 from autolaunch.facts import GIB, Device, DeviceKind, Model, Situation
 from autolaunch.foresight import View, free_to_engine
-from autolaunch.ladder import Climb
 from autolaunch.planner import Plan, plan
 from autolaunch.settings import flag
 from autolaunch.sizes import gib

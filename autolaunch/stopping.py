@@ -9,6 +9,7 @@ import sys
 from dataclasses import replace
 
 from autolaunch import record
+from autolaunch.climb import Climb, Exhausted, Step
 from autolaunch.errors import ExitCode
 from autolaunch.events import (
     AwaitRelease,
@@ -34,7 +35,7 @@ from autolaunch.events import (
     TreeGone,
 )
 from autolaunch.failure import Failure, Kind
-from autolaunch.ladder import Climb, Exhausted, Step, next_step, retracted
+from autolaunch.ladder import next_step, retracted
 from autolaunch.moves import Move, end, launch, remembered, stop
 from autolaunch.phases import Aim, Backoff, ExhaustedEnd, Force, Run, Stopping, ToClimb, ToEnd, ToRestart
 from autolaunch.replan import replanned

@@ -12,12 +12,13 @@ from hypothesis import strategies as st
 
 from autolaunch import ladder
 from autolaunch.case import Bounds, Limits
+from autolaunch.climb import Climb, Exhausted, Step, begin
 from autolaunch.facts import GIB, Device, DeviceKind, Engine, Model, Situation, Variant
 from autolaunch.failure import NUMBER_NAMES, Failure, Kind
 from autolaunch.figures import Effective
-from autolaunch.ladder import Climb, Exhausted, Step
 from autolaunch.settings import AUTO, FIELD_NAMES, Settings, render
 from autolaunch.strategy import Strategy, load_strategy, shipped_strategies
+from autolaunch.unmet import unmet
 from tests.property.small_world import World, roomy, start
 
 STRATEGIES = {name: load_strategy(name) for name in shipped_strategies()}
@@ -121,7 +122,7 @@ def check_settings(climb: Climb, pinned: Settings) -> None:
 def test_the_next_step_is_total_and_deterministic_for_any_numbers(
     name: str, pinned: tuple[Settings, frozenset[str]], limits: Limits, situation: Situation, data: st.DataObject
 ) -> None:
-    climb = ladder.begin(STRATEGIES[name], limits, pinned[0], pins=pinned[1], situation=situation)
+    climb = begin(STRATEGIES[name], limits, pinned[0], pins=pinned[1], situation=situation)
     check_settings(climb, pinned[0])
     tried: set[Settings] = {climb.settings}
     for _ in range(12):
@@ -129,7 +130,7 @@ def test_the_next_step_is_total_and_deterministic_for_any_numbers(
         after = replace(situation, device=data.draw(st.sampled_from([situation.device, Device()])))
         answer = ladder.next_step(climb, failure, effective, after)
         assert answer == ladder.next_step(climb, failure, effective, after)
-        ladder.unmet(climb, effective, after)
+        unmet(climb, effective, after)
         if isinstance(answer, Exhausted):
             assert answer.why
             continue
@@ -257,14 +258,14 @@ class Climbed:
 def climb_in(scene: Scene, strategy: Strategy) -> Climbed:
     """Drive the ladder with what the small world's engine says, until it is up or has no answer."""
     world = scene.world
-    climb = ladder.begin(strategy, scene.limits, scene.pinned, pins=scene.pins, situation=world.situation(0))
+    climb = begin(strategy, scene.limits, scene.pinned, pins=scene.pins, situation=world.situation(0))
     attempts = [climb.settings]
     for n in range(MOST):
         check_settings(climb, scene.pinned)
         outcome = start(world, climb.settings, n)
         failure = outcome.failure
         if failure is None:
-            verdict = ladder.unmet(climb, outcome.effective, world.situation(n))
+            verdict = unmet(climb, outcome.effective, world.situation(n))
             if verdict is None:
                 return Climbed(tuple(attempts), True, outcome.effective.max_model_len or 0)
             failure = verdict[0]
@@ -317,7 +318,7 @@ def test_weights_that_do_not_fit_are_quantized_at_once(scene: Scene, over: float
     pins = scene.pins - {"quantization"}
     pinned = scene.pinned.changed(quantization=None)
     world = replace(scene.world, weights_gib=scene.world.total_gib + over)
-    climb = ladder.begin(STRATEGIES["default"], scene.limits, pinned, pins=pins, situation=world.situation(0))
+    climb = begin(STRATEGIES["default"], scene.limits, pinned, pins=pins, situation=world.situation(0))
     outcome = start(world, climb.settings)
     if outcome.failure is not None and outcome.failure.kind is Kind.FREE_MEMORY_LOW:
         return  # the engine compares its budget with what is free before it loads anything

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from autolaunch import record
 from autolaunch.case import Limits
+from autolaunch.climb import begin
 from autolaunch.errors import ExitCode
 from autolaunch.events import (
     AwaitRelease,
@@ -36,7 +37,6 @@ from autolaunch.events import (
 from autolaunch.facts import Device, DeviceKind, Engine, Situation
 from autolaunch.failure import Failure, Kind
 from autolaunch.figures import Effective
-from autolaunch.ladder import begin
 from autolaunch.machine import advance
 from autolaunch.phases import MOVES, ExhaustedEnd, Idle, Policy, Run, State, Stopped
 from autolaunch.settings import Settings

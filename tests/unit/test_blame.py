@@ -9,11 +9,12 @@ import pytest
 
 from autolaunch.blame import blamed
 from autolaunch.case import Limits
+from autolaunch.climb import Climb, Step, begin
 from autolaunch.events import AwaitRelease, Launch, MemorySettled, TreeGone
 from autolaunch.facts import GIB, Device, DeviceKind, Engine, Model, Situation
 from autolaunch.failure import Failure, Kind
 from autolaunch.figures import Effective
-from autolaunch.ladder import Climb, Step, begin, next_step
+from autolaunch.ladder import next_step
 from autolaunch.machine import advance
 from autolaunch.phases import Force, Policy, Run, Stopping, Suspect, ToClimb
 from autolaunch.settings import Settings

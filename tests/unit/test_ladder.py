@@ -8,12 +8,14 @@ from typing import Any
 import pytest
 
 from autolaunch.case import Bounds, Limits
+from autolaunch.climb import Climb, Exhausted, Step, begin
 from autolaunch.facts import GIB, Device, DeviceKind, Engine, Holder, Model, Situation
 from autolaunch.failure import Failure, Kind, Phase
 from autolaunch.figures import Effective
-from autolaunch.ladder import Climb, Exhausted, Step, begin, next_step, unmet
+from autolaunch.ladder import next_step
 from autolaunch.settings import AUTO, Settings
 from autolaunch.strategy import load_strategy
+from autolaunch.unmet import unmet
 
 CARD = Device(DeviceKind.CUDA, "card", 24 * GIB, 24 * GIB, (8, 9))
 ENGINE = Engine("0.24.0", DeviceKind.CUDA)

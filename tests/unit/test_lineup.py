@@ -8,12 +8,13 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from autolaunch import ladder, planner
+from autolaunch import planner
 from autolaunch.candidates import Question, candidates
 from autolaunch.cards import find_card
 from autolaunch.case import Limits
 from autolaunch.catalog import catalog, find_model
 from autolaunch.cli import cli
+from autolaunch.climb import begin
 from autolaunch.entry import Entry
 from autolaunch.facts import GIB, Device, DeviceKind, Engine, Model, Situation
 from autolaunch.lineup import Fit, Listed, Verdict, Where, judge, tensor_parallel_sizes
@@ -116,7 +117,7 @@ def test_the_plan_is_the_same_with_and_without_the_short_cut(
     for name in list(catalog())[::4]:
         _, model = known(name)
         situation = Situation(find_card(card).device(), Engine(version, DeviceKind.CUDA), model)
-        climb = ladder.begin(DEFAULT, Limits(), Settings(), pins=frozenset(), situation=situation)
+        climb = begin(DEFAULT, Limits(), Settings(), pins=frozenset(), situation=situation)
         found.append(Question(climb, situation))
     short = [planner.plan(question) for question in found]
     monkeypatch.setattr(planner, "_is_whole", lambda *_: False)

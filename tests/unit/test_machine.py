@@ -9,6 +9,7 @@ import pytest
 from autolaunch import record
 from autolaunch.arguments import given
 from autolaunch.case import Limits
+from autolaunch.climb import begin
 from autolaunch.errors import ExitCode
 from autolaunch.events import (
     AwaitDrain,
@@ -44,7 +45,6 @@ from autolaunch.events import (
 from autolaunch.facts import Device, DeviceKind, Engine, Situation
 from autolaunch.failure import Failure, Kind, Phase
 from autolaunch.figures import Effective
-from autolaunch.ladder import begin
 from autolaunch.machine import advance
 from autolaunch.phases import (
     MOVES,

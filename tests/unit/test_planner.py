@@ -9,10 +9,10 @@ import pytest
 
 from autolaunch.candidates import Question, candidates
 from autolaunch.case import Limits
+from autolaunch.climb import begin
 from autolaunch.facts import GIB, Device, DeviceKind, Engine, Holder, Model, Situation, Variant, Weights
 from autolaunch.failure import Failure, Kind
 from autolaunch.figures import Effective
-from autolaunch.ladder import begin
 from autolaunch.past import Outcome, Past
 from autolaunch.planner import Plan, plan
 from autolaunch.recall import recall

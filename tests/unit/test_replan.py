@@ -9,10 +9,10 @@ import pytest
 
 from autolaunch.candidates import Question
 from autolaunch.case import Limits
+from autolaunch.climb import Climb, Step, begin
 from autolaunch.facts import GIB, Device, DeviceKind, Engine, Model, Situation, Weights
 from autolaunch.failure import Failure, Kind
 from autolaunch.figures import Effective
-from autolaunch.ladder import Climb, Step, begin
 from autolaunch.planner import plan
 from autolaunch.replan import replanned
 from autolaunch.settings import Settings

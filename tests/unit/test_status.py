@@ -8,11 +8,11 @@ import pytest
 
 from autolaunch import phases, record
 from autolaunch.case import Limits
+from autolaunch.climb import begin
 from autolaunch.errors import ExitCode
 from autolaunch.facts import Device, DeviceKind, Engine, Situation
 from autolaunch.failure import Failure, Kind, Phase
 from autolaunch.figures import Effective
-from autolaunch.ladder import begin
 from autolaunch.settings import AUTO, Change, Settings
 from autolaunch.status import MOST_KEPT, Past, Status, moved, stepped, told, waited
 from autolaunch.strategy import load_strategy

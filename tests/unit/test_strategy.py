@@ -9,11 +9,11 @@ import pytest
 from autolaunch import ladder
 from autolaunch.arguments import engine_options, given
 from autolaunch.case import Limits
+from autolaunch.climb import Exhausted, Step, begin
 from autolaunch.errors import StrategyError
 from autolaunch.facts import GIB, Device, DeviceKind, Engine, Model, Situation, Variant
 from autolaunch.failure import MEMORY_KINDS, Failure, Kind
 from autolaunch.figures import Effective
-from autolaunch.ladder import Exhausted, Step
 from autolaunch.settings import AUTO, Settings, render
 from autolaunch.strategy import (
     QUANTIZE_METHODS,
@@ -36,7 +36,7 @@ KV = {"needed_kv_gib": 5.0, "available_kv_gib": 0.02, "max_seq_len": 131072, "es
 
 def climb_down(strategy: Strategy, kind: Kind) -> list[Step]:
     """Return every step a ladder takes for one failure that never goes away."""
-    climb = ladder.begin(strategy, Limits(gpus=2), Settings(), pins=frozenset(), situation=SITUATION)
+    climb = begin(strategy, Limits(gpus=2), Settings(), pins=frozenset(), situation=SITUATION)
     steps: list[Step] = []
     while True:
         numbers = {Kind.KV_TOO_SMALL: KV, Kind.SEQS_TOO_MANY: {"num_seqs": 40.0}}.get(kind, {})
