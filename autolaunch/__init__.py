@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from autolaunch.api import Diagnosis, Forecast, diagnose, plan
     from autolaunch.errors import AutolaunchError, HostError, WishError
-    from autolaunch.server import Attempt, LaunchError, Server, launch
+    from autolaunch.heard import Attempt
+    from autolaunch.server import LaunchError, Server, launch
     from autolaunch.server_async import AsyncServer, launch_async
 
 __version__ = "0.1.0"
@@ -42,7 +43,8 @@ __all__ = [
 _HOMES = {
     "api": ("Diagnosis", "Forecast", "diagnose", "plan"),
     "errors": ("AutolaunchError", "HostError", "WishError"),
-    "server": ("Attempt", "LaunchError", "Server", "launch"),
+    "heard": ("Attempt",),
+    "server": ("LaunchError", "Server", "launch"),
     "server_async": ("AsyncServer", "launch_async"),
 }
 

@@ -15,13 +15,12 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from types import MappingProxyType, TracebackType
 from typing import IO, Any
 
-from autolaunch.arguments import given
 from autolaunch.errors import AutolaunchError, ExitCode, HostError, WishError
+from autolaunch.heard import Attempt, Seen, after
 from autolaunch.keywords import words_of
 from autolaunch.parent import VARIABLE
 
@@ -39,36 +38,6 @@ class LaunchError(AutolaunchError):
         super().__init__(what, hint=hint)
         self.exit_code = ExitCode(exit_code)
         self.attempts = attempts
-
-
-@dataclass(frozen=True, slots=True)
-class Attempt:
-    """One engine start: its settings (vLLM's names), the rung that led to it, and how it ended.
-
-    `seconds` to READY or to the failure, 0 while it starts; `failure` is the kind of `autolaunch.diagnose`, "" for
-    none, `line` the engine's own words.
-    """
-
-    n: int
-    rung: str
-    settings: Mapping[str, Any]
-    came_up: bool = False
-    seconds: float = 0.0
-    failure: str = ""
-    line: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class _Seen:
-    """What the record said so far."""
-
-    attempts: tuple[Attempt, ...] = ()
-    ready: Mapping[str, Any] = field(default_factory=dict)
-    model: str = ""
-    refused: Mapping[str, Any] = field(default_factory=dict)
-    why: str = ""
-    closest: tuple[str, ...] = ()
-    is_up: bool = False
 
 
 def launch(
@@ -108,7 +77,7 @@ class Server:
         from autolaunch.cli_options import own_options  # noqa: PLC0415
 
         words = words_of({"model": model, **options} if model is not None else options, own=own_options(serve))
-        self._seen = _Seen()
+        self._seen = Seen()
         self._changed = threading.Condition()
         self._progress = progress
         self._owner = os.getpid()
@@ -246,7 +215,7 @@ class Server:
         with contextlib.suppress(json.JSONDecodeError):  # a line that was cut by a kill
             event = json.loads(line)
             with self._changed:
-                self._seen = _after(self._seen, event)
+                self._seen = after(self._seen, event)
                 self._changed.notify_all()
 
     def _listen(self, stream: IO[bytes]) -> None:
@@ -265,41 +234,6 @@ class Server:
             return HostError(what, hint=hint)
         known = code if code in set(ExitCode) else ExitCode.ENGINE_FAILED
         return LaunchError(what, hint=hint, exit_code=known, attempts=seen.attempts)
-
-
-def _after(seen: _Seen, event: Mapping[str, Any]) -> _Seen:
-    """Return what is known after one line of the record."""
-    match event["event"]:
-        case "attempt":
-            attempt = Attempt(event["n"], event["rung"], MappingProxyType(event["settings"]))
-            return replace(seen, attempts=(*seen.attempts, attempt), model=_served_name(event["argv"]))
-        case "failed":
-            failure = event["failure"]
-            return _ended(seen, seconds=event["seconds"], failure=failure["kind"], line=failure["line"])
-        case "ready":
-            return replace(_ended(seen, seconds=event["seconds"], came_up=True), ready=event, is_up=True)
-        case "crashed":
-            return replace(seen, is_up=False)
-        case "refused":
-            return replace(seen, refused=event)
-        case "exhausted":
-            return replace(seen, why=event["why"], closest=tuple(event["closest"]))
-        case "stopped":
-            why = seen.why or (seen.attempts[-1].line if seen.attempts else "") or event["reason"]
-            return replace(seen, is_up=False, why=why)
-    return seen
-
-
-def _ended(seen: _Seen, **how: Any) -> _Seen:
-    return replace(seen, attempts=(*seen.attempts[:-1], replace(seen.attempts[-1], **how)))
-
-
-def _served_name(argv: list[str]) -> str:
-    """Return the name that requests give: the first served one, else the model's."""
-    options = {option.name: option.values for option in given(argv)}
-    behind = argv[argv.index("serve") + 1 :] if "serve" in argv else []
-    words = options.get("served-model-name") or options.get("model") or behind[:1]
-    return words[0] if words else ""
 
 
 def _python() -> str:

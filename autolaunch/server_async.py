@@ -10,7 +10,8 @@ from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any, TypeVar
 
-from autolaunch.server import Attempt, Progress, Server, to_stderr
+from autolaunch.heard import Attempt
+from autolaunch.server import Progress, Server, to_stderr
 
 T = TypeVar("T")
 

@@ -12,7 +12,8 @@ from click.testing import CliRunner
 import autolaunch
 from autolaunch.cli import cli
 from autolaunch.errors import ExitCode
-from autolaunch.server import LaunchError, _after, _Seen
+from autolaunch.heard import Seen, after
+from autolaunch.server import LaunchError
 
 RTX = {"gpu": "RTX 4090", "engine_version": "0.24.0"}
 
@@ -103,15 +104,15 @@ def attempt(n: int) -> dict[str, object]:
 def test_a_record_is_followed_from_the_first_attempt_to_a_crash_and_back() -> None:
     ready = {"event": "ready", "n": 2, "seconds": 5.0, "settings": {}, "effective": {}, "url": "http://h:1"}
     failed = {"event": "failed", "n": 1, "seconds": 3.0, "failure": {"kind": "kv_none", "line": "none", "numbers": {}}}
-    seen = _Seen()
+    seen = Seen()
     for event in (attempt(1), failed, {"event": "step"}, attempt(2), ready):
-        seen = _after(seen, event)
+        seen = after(seen, event)
     assert [(one.n, one.came_up, one.seconds, one.failure) for one in seen.attempts] == [
         (1, False, 3.0, "kv_none"),
         (2, True, 5.0, ""),
     ]
     assert (seen.model, seen.is_up) == ("m", True)
-    assert not _after(seen, {"event": "crashed"}).is_up
+    assert not after(seen, {"event": "crashed"}).is_up
 
 
 def test_an_error_says_why_and_keeps_the_attempts() -> None:

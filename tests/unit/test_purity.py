@@ -12,13 +12,14 @@ PURE = (
     "activation", "advice", "arguments", "asked", "beyond", "blame", "budget", "caches", "calibration",
     "candidates", "cards", "case", "causes", "checks", "choice", "claims", "climb", "comeback",
     "configuration", "container", "crashes", "crossing", "defaults", "diagnosis", "dialect", "ending",
-    "entry", "estimate", "events", "facts", "failure", "figures", "foresight", "frames", "graphs", "history",
-    "http_head", "inventory", "keywords", "ladder", "lessons", "lineup", "lineup_text", "liveness", "logline",
-    "machine", "metrics", "models_file", "moves", "narration", "outcome_form", "page", "page_style",
-    "parameters", "past", "phases", "plan_form", "planner", "precision", "progress", "quantization", "recall",
-    "record", "recurrent", "redaction", "releases", "replan", "routes", "rungs", "settings", "shape", "share",
-    "shortfall", "sizes", "start", "status", "status_address", "status_form", "stopping", "strategy",
-    "tables", "tensors", "term", "terms", "translation", "unit", "unmet", "verdict", "visible",
+    "entry", "estimate", "events", "facts", "failure", "figures", "foresight", "frames", "graphs", "heard",
+    "history", "http_head", "inventory", "keywords", "ladder", "lessons", "lineup", "lineup_text", "liveness",
+    "logline", "machine", "metrics", "models_file", "moves", "narration", "outcome_form", "page",
+    "page_style", "parameters", "past", "phases", "pins", "plan_form", "planner", "precision", "progress",
+    "quantization", "recall", "record", "recurrent", "redaction", "releases", "replan", "routes", "rungs",
+    "settings", "shape", "share", "shortfall", "sizes", "start", "status", "status_address", "status_form",
+    "stopping", "strategy", "tables", "tensors", "term", "terms", "translation", "unit", "unmet", "verdict",
+    "visible",
 )  # fmt: skip
 ACTING = frozenset(
     {"os", "subprocess", "signal", "socket", "threading", "time", "random", "logging", "vllm", "torch", "asyncio"}

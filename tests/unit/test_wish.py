@@ -11,9 +11,10 @@ from autolaunch.case import Limits
 from autolaunch.entry import Entry
 from autolaunch.errors import WishError
 from autolaunch.options import Options, limits_of
+from autolaunch.pins import PINNING
 from autolaunch.redaction import secrets_in
 from autolaunch.settings import AUTO, Settings
-from autolaunch.wish import PINNING, Address, Wish, make_wish, model_from
+from autolaunch.wish import Address, Wish, make_wish, model_from
 
 ENTRY = Entry("m", "org/m", engine_args=("--served-model-name", "m", "--load-format", "dummy"))
 
