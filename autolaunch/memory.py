@@ -43,13 +43,12 @@ SCHEMA = Schema(
                 outcome TEXT NOT NULL
             )
             """,
-            "CREATE INDEX outcomes_by_key ON outcomes (key, number)",
         ),
     ),
     look="SELECT number, key, model, wish, at, came_up, outcome FROM outcomes LIMIT 0",
 )
 """`key` is a `Key` and `outcome` an `Outcome`, both as JSON, the latter behind its checksum; what is asked for has a
-column of its own."""
+column of its own. There is no index: a damaged one hides rows in silence, and all of `KEPT` are read in 14 ms."""
 
 _OF_KEYS = "SELECT outcome FROM outcomes WHERE key IN (?, ?) ORDER BY number DESC LIMIT ?"
 _INSERT = "INSERT INTO outcomes (key, model, wish, at, came_up, outcome) VALUES (?, ?, ?, ?, ?, ?)"

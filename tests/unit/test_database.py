@@ -31,7 +31,7 @@ def kept(tmp_path: Path) -> Kept:
 
 def in_the_schema(file: Path) -> None:
     """Damage the schema's text: SQLite's message then quotes bytes that are no UTF-8."""
-    file.write_bytes(file.read_bytes().replace(b"CREATE INDEX", b"CREATE INDE\x80"))
+    file.write_bytes(file.read_bytes().replace(b"CREATE TABLE outcomes", b"CREATE TABL\x80 outcomes"))
 
 
 def another_program(file: Path) -> None:
