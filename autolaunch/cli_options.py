@@ -206,7 +206,7 @@ LAUNCH = (
     option("--try-anyway", is_flag=True, help="Start even where nothing is predicted to fit."),
     option("--state-dir", type=click.Path(path_type=Path, file_okay=False), help="Where logs and outcomes are kept."),
     option("--no-memory", is_flag=True, help="Neither read nor write remembered outcomes."),
-    option("--no-prove", is_flag=True, help="READY at /health already, without a real completion."),
+    option("--no-prove", is_flag=True, help="READY at /health already; a hang goes unnoticed."),
     option(
         "--engine-log",
         type=click.Choice(["file", "inherit"]),

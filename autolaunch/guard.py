@@ -5,6 +5,7 @@ I/O over HTTP, in a thread of its own; what a reading means is `liveness`'s. Cos
 
 from __future__ import annotations
 
+import http
 import http.client
 import threading
 import time
@@ -16,6 +17,9 @@ from autolaunch.liveness import Pulse, Rules
 from autolaunch.wish import Address
 
 DRAIN_POLL_S = 0.2
+RESTING = ("/is_sleeping", "/is_paused")
+"""Where an engine says that it answers nothing because it was told so (VLLM_SERVER_DEV_MODE: POST /sleep, /pause)."""
+
 IDLE_READINGS = 2
 """Readings without a request that make an engine idle: a request may stand between two gauges in one."""
 
@@ -33,10 +37,13 @@ class Guard:
 
         Where this process itself lacks the means to ask, the engine is not judged, and `warn` hears of it once.
         """
-        pulse, warned = Pulse(time.monotonic()), False
+        pulse, warned, resting = Pulse(time.monotonic()), False, list(RESTING)
         while not gone.wait(self.rules.every_s):
             pulse = liveness.felt(pulse, self._counters(), time.monotonic())
             if not liveness.wants_asking(pulse, self.rules, time.monotonic()):
+                continue
+            if self._rests(resting):  # a request could find no weights there
+                pulse = liveness.answered(pulse, time.monotonic())
                 continue
             left_s = liveness.patience(pulse, self.rules, time.monotonic())
             answer = probe.prove(self.address, api_key=self.api_key, timeout=left_s)
@@ -62,6 +69,19 @@ class Guard:
             if held is None or gone.wait(DRAIN_POLL_S):
                 return
             idle = 0 if held else idle + 1
+
+    def _rests(self, places: list[str]) -> bool:
+        """Whether the engine says that it sleeps or is paused; a place that it does not have is asked only once."""
+        for place in tuple(places):
+            try:
+                status, said = probe.request(self.address, place, api_key=self.api_key, timeout=self.rules.every_s)
+            except (OSError, http.client.HTTPException, RuntimeError, MemoryError):
+                continue
+            if status == http.HTTPStatus.NOT_FOUND:
+                places.remove(place)
+            elif isinstance(said, dict) and True in said.values():
+                return True
+        return False
 
     def _counters(self) -> float | None:
         return liveness.counters_in(self._metrics())

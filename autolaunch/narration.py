@@ -109,7 +109,7 @@ def _came_up(event: record.CameUp, scene: Scene, command: Sequence[str]) -> list
     if command:
         rows.append(("command", shlex.join(command)))
     tries = "at the first attempt" if event.n == 1 else f"at attempt {event.n}"
-    how = "answered a real request" if event.proven else "is healthy; nothing was asked of it (--no-prove)"
+    how = "answered a real request" if event.proven else "is healthy; it is asked nothing, nor if it hangs (--no-prove)"
     return [
         ("good", f"ready {tries}, {_span(event.seconds)} after its start: {scene.model} {how}"),
         *[("", f"  {name:<9}{text}") for name, text in rows],

@@ -205,6 +205,12 @@ class StandsStill(Behaviour):
     works: bool = False
 
 
+class Asleep(Behaviour):
+    """/is_sleeping says so, as vLLM's does after POST /sleep where VLLM_SERVER_DEV_MODE is set."""
+
+    _name = "asleep"
+
+
 class Garbled(Behaviour):
     """Answers that are none, on the route `to`, after the first `after` requests there; `way` is one of WAYS."""
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import garbage
 from .behaviours import (
+    Asleep,
     CompletionError,
     CompletionHangs,
     Garbled,
@@ -155,6 +156,8 @@ class Handler(BaseHTTPRequestHandler):
             self._answer(self.service.health(), b"")
         elif path == "/metrics":
             self._answer(200, self.service.metrics().encode(), "text/plain; version=0.0.4")
+        elif path == "/is_sleeping" and self.service.outcome.find(Asleep):
+            self._json(200, {"is_sleeping": True})
         elif path == "/version":
             self._json(200, {"version": self.service.version})
         elif path == "/v1/models":

@@ -399,6 +399,18 @@ def test_an_engine_that_hangs_behind_a_healthy_port_is_started_again(stage: Stag
     assert stage.left() == []
 
 
+def test_an_engine_that_was_put_to_sleep_is_let_sleep(stage: Stage) -> None:
+    """A GPU that is lent to a training for an hour was taken for a hang, and the engine was started again."""
+    stage.play(ok(b.StandsStill(requests=1), b.Asleep()))
+    process = stage.launch("--hang-timeout", "1")
+    stage.line("ready")
+    until(lambda: stage.log().count(b"GET /is_sleeping") >= 6, "six questions, where the first unanswered one ended it")
+    assert stage.log().count(b"POST /v1/completions") == 1, "the proof, and nothing after it"
+    process.send_signal(signal.SIGTERM)
+    assert stage.end(process).code == 0
+    assert stage.lines("crashed") == []
+
+
 def test_an_engine_that_is_busy_and_works_is_never_asked(stage: Stage) -> None:
     stage.play(ok(b.StandsStill(requests=1, works=True)))
     process = stage.launch("--hang-timeout", "1")

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from autolaunch import probe
-from autolaunch.guard import Guard
+from autolaunch.guard import RESTING, Guard
 from autolaunch.liveness import (
     Pulse,
     Rules,
@@ -91,8 +91,15 @@ class Engine:
         self.short = ""
         self.warned: list[str] = []
         self.gone = threading.Event()
+        self.rests: list[bool] | None = None
+        self.looked = 0
 
-    def request(self, *_: Any, **__: Any) -> tuple[int, Any]:
+    def request(self, _: Address, path: str, **__: Any) -> tuple[int, Any]:
+        if path in RESTING:
+            self.looked += 1
+            if self.rests is None or path != "/is_sleeping":
+                return 404, {"detail": "Not Found"}
+            return 200, {"is_sleeping": self.rests.pop(0) if len(self.rests) > 1 else self.rests[0]}
         if not self.counters:
             self.gone.set()
             return 200, ""
@@ -143,6 +150,26 @@ def test_one_that_lost_the_question_and_works_again_does_not_hang(monkeypatch: p
     engine = Engine([float(count) for count in range(20)], [probe.Verdict.REFUSED])
     assert watched(monkeypatch, engine, Rules(0.001, 0.0, 0.001, 1.0)) == []
     assert engine.asked > 5
+
+
+def test_one_that_was_put_to_sleep_is_asked_nothing_and_does_not_hang(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = Engine([5.0] * 20, [probe.Verdict.NOT_YET])
+    engine.rests = [True]
+    assert watched(monkeypatch, engine, AT_ONCE) == []
+    assert engine.asked == 0
+
+
+def test_one_that_woke_up_is_judged_from_then_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = Engine([5.0] * 20, [probe.Verdict.NOT_YET])
+    engine.rests = [True, True, False]
+    assert len(watched(monkeypatch, engine, AT_ONCE)) == 1
+    assert engine.looked == 3 + 1  # is_paused is not there, which one question shows
+
+
+def test_one_that_cannot_sleep_is_asked_about_it_only_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = Engine([5.0] * 20, [probe.Verdict.PASSED])
+    assert watched(monkeypatch, engine, AT_ONCE) == []
+    assert engine.looked == len(RESTING)
 
 
 def test_metrics_that_cannot_be_had_leave_it_to_the_answer(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -74,7 +74,7 @@ def test_an_engine_that_is_up_says_where_and_how_to_start_it_without_us() -> Non
 
 def test_an_engine_that_was_asked_nothing_is_not_said_to_have_answered() -> None:
     line = told(record.CameUp(1, 5.0, Settings(), {}, "unix:/s", proven=False))[0]
-    assert line.endswith("glm-4-9b is healthy; nothing was asked of it (--no-prove)")
+    assert line.endswith("glm-4-9b is healthy; it is asked nothing, nor if it hangs (--no-prove)")
 
 
 def test_attempts_are_counted_since_the_engine_last_served() -> None:
