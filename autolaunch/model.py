@@ -14,7 +14,7 @@ from pathlib import Path
 
 from autolaunch import configuration, modelscope, snapshot, weights
 from autolaunch.configuration import Configuration
-from autolaunch.entry import Entry, is_hub_id
+from autolaunch.entry import Entry
 from autolaunch.facts import Basis, Model, Weights
 from autolaunch.tensors import Reading, with_linear
 
@@ -48,7 +48,7 @@ def look_at(
         return _model(entry, Configuration(quantization="gguf"), found.weights, found.notes)
     here = _on_disk(entry, environment, where)
     missing = here.shape is None or here.weights is None
-    return _asked(entry, here, environment, where) if online and missing and is_hub_id(entry.model) else here
+    return _asked(entry, here, environment, where) if online and missing and snapshot.on_hub(entry.model) else here
 
 
 def _on_disk(entry: Entry, environment: Mapping[str, str], where: Where) -> Model:

@@ -20,12 +20,13 @@ from autolaunch.catalog import as_published, before, find_model, hides, load_mod
 from autolaunch.container import container_in
 from autolaunch.crossing import downloads_anew, reached
 from autolaunch.dialect import fit
-from autolaunch.entry import Entry, code_notice, is_hub_id, misfit, modelscope_notice, taken_from_modelscope
+from autolaunch.entry import Entry, code_notice, misfit, modelscope_notice, taken_from_modelscope
 from autolaunch.errors import WishError
 from autolaunch.facts import Engine
 from autolaunch.installation import Installation
 from autolaunch.model import Where
 from autolaunch.releases import parse_version
+from autolaunch.snapshot import on_hub
 from autolaunch.status_address import StatusAddress
 from autolaunch.strategy import Strategy, load_strategy
 from autolaunch.translation import translate
@@ -157,7 +158,7 @@ def _notices(entry: Entry, wish: Wish) -> tuple[str, ...]:
 
 def _source(asked: Asked, engine: Engine) -> tuple[str, ...]:
     """Return what has to be said of a model that comes from ModelScope."""
-    if not asked.modelscope or not is_hub_id(asked.entry.model):
+    if not asked.modelscope or not on_hub(asked.entry.model):
         return ()
     lacks = f"the engine's environment lacks the package modelscope: pip install '{modelscope.PACKAGE}' there"
     return tuple(filter(None, (modelscope_notice(asked.entry), lacks if engine.has_modelscope is False else "")))

@@ -38,6 +38,14 @@ def find(model: str, *, environment: Mapping[str, str], revision: str = "", cach
     return Snapshot(place / "snapshots" / commit, commit) if commit else None
 
 
+def on_hub(model: str) -> bool:
+    """Whether a model is one of a hub: a folder of that name that is here goes before, as it does in vLLM."""
+    try:
+        return is_hub_id(model) and not expanded(model).is_dir()
+    except OSError:
+        return True
+
+
 def cache_folder(environment: Mapping[str, str]) -> Path:
     """Return the hub's cache: HF_HUB_CACHE, else in HF_HOME, else below XDG_CACHE_HOME or ~/.cache."""
     given = environment.get("HF_HUB_CACHE") or environment.get("HUGGINGFACE_HUB_CACHE")

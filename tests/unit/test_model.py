@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from autolaunch import hub
+from autolaunch import hub, modelscope
 from autolaunch.catalog import find_model
 from autolaunch.entry import Entry
 from autolaunch.facts import Basis, Model, Variant, Weights
@@ -278,3 +278,16 @@ def test_the_hub_is_left_alone_where_it_is_not_needed_or_not_wanted(
 def test_without_leave_nobody_is_asked(tmp_path: Path, asked: list[str]) -> None:
     look_at(Entry("org/m", "org/m"), environment={"HF_HOME": str(tmp_path)})
     assert asked == []
+
+
+@pytest.mark.parametrize("there", ["False", "True"])
+@pytest.mark.parametrize("name", ["m/qwen", "./m/qwen"])
+def test_a_folder_named_from_here_is_no_hub_id_and_its_name_leaves_the_host_for_nobody(
+    tmp_path: Path, asked: list[str], monkeypatch: pytest.MonkeyPatch, name: str, there: str
+) -> None:
+    monkeypatch.setattr(modelscope, "ask", hub.ask)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "m" / "qwen").mkdir(parents=True)
+    (tmp_path / "m" / "qwen" / "config.json").write_text('{"model_type": "qwen3"}')
+    found = look_at(find_model(name), online=True, environment={"VLLM_USE_MODELSCOPE": there})
+    assert (found.shape, found.weights, asked) == (None, None, [])

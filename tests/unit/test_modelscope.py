@@ -295,6 +295,15 @@ def test_an_engine_without_the_package_is_told_before_it_fails(has: bool | None,
     assert speaking(asked("glm-4-9b-0414", (), Options()), installation).said == ()
 
 
+def test_a_folder_named_from_here_needs_no_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "m" / "qwen").mkdir(parents=True)
+    (tmp_path / "m" / "qwen" / "config.json").write_text("{}")
+    made = asked("m/qwen", (), Options(modelscope=True))
+    installation = Installation(("vllm", "serve"), Engine("0.32.0", has_modelscope=False))
+    assert speaking(made, installation).said == ()
+
+
 def test_the_planned_command_can_be_copied(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv("VLLM_USE_MODELSCOPE", raising=False)
     words = ["plan", "qwen3-8b", "--gpu", "H100", "--engine-version", "0.32.0", "--modelscope"]
