@@ -97,7 +97,7 @@ class Attendant:
         from autolaunch.guard import Guard  # noqa: PLC0415 - HTTP is needed once the engine starts
 
         job = self._job
-        Guard(job.wish.address, job.wish.api_key, job.rules).drain(self._engine.gone)
+        Guard(job.wish.address, job.wish.api_key, job.rules).drain(self._engine.gone, job.note)
 
     def _poll(
         self,

@@ -232,7 +232,7 @@ LAUNCH = (
         type=click.Choice(["auto", "console", "json"]),
         default="auto",
         show_default=True,
-        help="For stderr; auto: for people, and for systemd's journal with priorities.",
+        help="For stderr; auto: lines for people, JSON where systemd's journal reads it.",
     ),
 )
 """What `serve` and `plan` take alike, in the order in which --help lists it."""

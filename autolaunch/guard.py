@@ -61,11 +61,14 @@ class Guard:
                 hung(f"no work and no answer for {now - pulse.alive:.0f} s: {answer.seen}")
                 return
 
-    def drain(self, gone: threading.Event) -> None:
-        """Return once the engine has no request left, is gone, or does not say how many it has."""
-        idle = 0
+    def drain(self, gone: threading.Event, note: Callable[[str], None]) -> None:
+        """Return once the engine has no request left, is gone, or does not say how many; say once that some run."""
+        idle, told = 0, False
         while idle < IDLE_READINGS:
             held = liveness.requests_in(self._metrics())
+            if held and not told:
+                told, running = True, "1 request runs" if held == 1 else f"{held:.0f} requests run"
+                note(f"{running} and may finish (--drain-timeout); a second signal ends it all at once")
             if held is None or gone.wait(DRAIN_POLL_S):
                 return
             idle = 0 if held else idle + 1

@@ -29,6 +29,7 @@ class Job:
     echo: FileIO | None
     tell: Callable[[record.Event], None]
     warn: Callable[[str], None]
+    note: Callable[[str], None]
     show: Callable[[Phase, float], None]
     remember: Callable[[Outcome], None]
     locks: CardLocks

@@ -38,7 +38,7 @@ class View:
 def refusal(request: Request, *, local: bool) -> Answer | None:
     """Return what a request that has no route is told, None where `ROUTES` answers it.
 
-    `local` where only this machine is served.
+    `local` where only this machine is served, at an address that a browser knows: a unix socket is none.
     """
     if request.method not in ("GET", "HEAD"):
         return plain(405, "this only shows; it takes GET and HEAD", ("Allow", "GET, HEAD"))

@@ -105,7 +105,7 @@ def _start(asked: Asked, installation: Installation, options: Options, voices: V
     supervisor = Supervisor(replace(job, note_crash=crash_log.add, reload=talk.reload), run)
     supervisor.take_signals()
     talk.command = lambda event: supervisor.shown_argv(event.settings)
-    if options.log_format != "json":
+    if not talk.speaks_json:
         _greet(ready)
     for text in dict.fromkeys(notes):
         talk.warn(text)
@@ -284,6 +284,7 @@ def _job(ready: Prepared, options: Options, voices: Voices, *, locks: CardLocks)
         echo=FileIO(2, "wb", closefd=False) if options.engine_log == "inherit" else None,
         tell=talk.tell,
         warn=talk.warn,
+        note=talk.note,
         show=talk.show,
         remember=partial(ready.memory.add, ready.key),
         digest=ready.question.wish,

@@ -92,7 +92,7 @@ class StatusServer:
             return write(plain(500, f"this cannot be shown: {type(error).__name__}"))
 
     def _answer(self, request: Request) -> Answer:
-        refused = refusal(request, local=self.address.local)
+        refused = refusal(request, local=self.address.local and not self.address.path)
         if refused is not None:
             return refused
         status, now = self._status, time.monotonic()

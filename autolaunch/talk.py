@@ -33,9 +33,6 @@ STYLES: dict[str, dict[str, Any]] = {
     "dim": {"dim": True},
     "": {},
 }
-PRIORITIES = {"bad": Priority.ERROR}
-"""How grave the lines of a style are to a journal; the others tell what goes on."""
-
 PHASE_WORDS: Mapping[Phase, str] = {
     Phase.IMPORT: "importing",
     Phase.CONFIG: "reading the model's configuration",
@@ -54,8 +51,8 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]+")
 class Voice:
     """stderr: whole lines, and on a terminal one line below them that is drawn over.
 
-    Where stderr is systemd's journal every line has its priority, unless `journal` is False. `log` is the logger that
-    makes JSON of every line, None where people read them.
+    Where stderr is systemd's journal every line has its priority. `log` is the logger that makes JSON of every line,
+    None where people read them.
     """
 
     def __init__(self) -> None:
@@ -81,13 +78,6 @@ class Voice:
             if self.draws:
                 self._put(CLEAR_LINE + text[: max(20, shutil.get_terminal_size().columns - 1)])
                 self._drawn = True
-
-    def write(self, text: str) -> None:
-        """Say the line that a logger made."""
-        self.say(text.removesuffix("\n"))
-
-    def flush(self) -> None:
-        """Do nothing: every line is written at once."""
 
     @property
     def draws(self) -> bool:
@@ -156,22 +146,21 @@ class Talk:
         self.status: Callable[[], Status] | None = None
         self.says_phases = False
         self._phase: Phase | None = None
-        self._log = VOICE.log = _json_logger(run, self._where) if log_format == "json" else None
-        if log_format != "auto":
-            VOICE.journal = False
+        self.speaks_json = log_format == "json" or (log_format == "auto" and connected(os.environ))
+        self._log = VOICE.log = _json_logger(run, self._where) if self.speaks_json else None
 
     def tell(self, event: record.Event) -> None:
         """Record and show an event."""
         for file in self.records:
             file.write(event)
         self.watch(event)
+        priority = _priority(event)
         if self._log is not None:
-            level = "error" if event.event in ("failed", "exhausted", "crashed") else "info"
-            getattr(self._log, level)(event.event, **event.fields())
+            getattr(self._log, priority.name.lower())(event.event, **event.fields())
             return
         command = self.command(event) if isinstance(event, record.CameUp) else ()
         for style, text in narrate(event, self.scene, command):
-            say(click.style(_CONTROL.sub(" ", text), **STYLES[style]), PRIORITIES.get(style, Priority.INFO))
+            say(click.style(_CONTROL.sub(" ", text), **STYLES[style]), priority)
 
     def warn(self, text: str) -> None:
         """Show something that does not stop the run."""
@@ -179,6 +168,10 @@ class Talk:
             self._log.warning(text)
         else:
             say(click.style(f"  warning: {_CONTROL.sub(' ', text)}", fg="yellow"), Priority.WARNING)
+
+    def note(self, text: str) -> None:
+        """Show something that is as it should be."""
+        say(click.style(f"  {_CONTROL.sub(' ', text)}", dim=True))
 
     def reload(self) -> None:
         """Open the record files anew and say what a running server does not read anew."""
@@ -210,11 +203,25 @@ class Talk:
         return {"attempt": status.attempt, "phase": status.phase, **step}
 
 
+def _priority(event: record.Event) -> Priority:
+    """Return how grave an event is to a journal, its explanation included: `-p err` shows what failed, and why."""
+    if isinstance(event, record.Ended):
+        return Priority.ERROR if event.exit_code else Priority.INFO
+    return Priority.ERROR if event.event in ("failed", "exhausted", "crashed") else Priority.INFO
+
+
+class _Lines:
+    """Where a logger's finished lines go: each to stderr, with the priority of its level."""
+
+    def __getattr__(self, level: str) -> Callable[[str], None]:
+        return lambda text: VOICE.say(text, Priority[level.upper()])
+
+
 def _json_logger(run: str, where: Callable[[], Mapping[str, Any]]) -> Any:
     import structlog  # noqa: PLC0415 - a tenth of a second that a terminal need not wait for
 
     return structlog.wrap_logger(
-        structlog.WriteLogger(VOICE),  # type: ignore[arg-type]  # write and flush are all it calls
+        _Lines(),
         processors=[
             lambda _, __, line: {"run": run, **where(), **line},
             structlog.processors.add_log_level,

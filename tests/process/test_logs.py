@@ -278,26 +278,40 @@ def as_journal(stage: Stage) -> None:
     stage.environment["JOURNAL_STREAM"] = f"{err.stat().st_dev}:{err.stat().st_ino}"
 
 
-def test_the_journal_gets_plain_lines_with_their_priority(stage: Stage) -> None:
+def test_the_journal_gets_json_with_the_priority_of_each_line(stage: Stage) -> None:
+    as_journal(stage)
+    stage.play(Outcome(kind="kv_too_small"), ok())
+    assert stage.run("--check", "--hf-token", "EMPTY").code == 0
+    lines = [(line[:3], json.loads(line[3:])) for line in stage.err.splitlines()]
+    assert {priority for priority, _ in lines} <= {"<3>", "<4>", "<6>"}
+    assert [line["event"] for priority, line in lines if priority == "<3>"] == ["failed"]
+    assert all(line["level"] == {"<3>": "error", "<4>": "warning", "<6>": "info"}[priority] for priority, line in lines)
+    assert all({"run", "attempt", "phase"} <= set(line) for _, line in lines)
+
+
+def test_an_end_that_is_no_success_is_an_error_to_the_journal(stage: Stage) -> None:
+    as_journal(stage)
+    stage.play(Outcome(kind="model_not_found"))
+    assert stage.run().code != 0
+    last = stage.err.splitlines()[-1]
+    assert last.startswith("<3>")
+    assert json.loads(last[3:])["event"] == "stopped"
+
+
+def test_the_journal_gets_lines_for_people_where_they_are_asked_for(stage: Stage) -> None:
     as_journal(stage)
     (stage.folder / "state-is-a-file").write_text("")
     stage.play(Outcome(kind="kv_too_small"), ok())
-    assert stage.run("--check", "--hf-token", "EMPTY").code == 0
+    assert stage.run("--check", "--hf-token", "EMPTY", "--log-format", "console").code == 0
     lines = stage.err.splitlines()
     assert {line[:3] for line in lines} <= {"<3>", "<4>", "<6>"}
-    assert [line for line in lines if line.startswith("<3>")] == [line for line in lines if ": kv_too_small" in line]
+    grave = [line for line in lines if line.startswith("<3>")]
+    assert ": kv_too_small" in grave[0]
+    assert len(grave) > 1, "what failed, and why"
     assert any(line.startswith("<6>") and "ready" in line for line in lines)
     assert "\x1b" not in stage.err
     assert stage.run("--state-dir", str(stage.folder / "state-is-a-file")).code == 2
     assert [line[:10] for line in stage.err.splitlines()[len(lines) :]] == ["<3>error: ", "<3>hint: a"]
-
-
-@pytest.mark.parametrize("log_format", ["console", "json"])
-def test_a_format_that_was_asked_for_gets_no_priorities(stage: Stage, log_format: str) -> None:
-    as_journal(stage)
-    stage.play(ok())
-    assert stage.run("--check", "--log-format", log_format).code == 0
-    assert not [line for line in stage.err.splitlines() if line.startswith("<")]
 
 
 def test_a_variable_of_another_stream_changes_nothing(stage: Stage) -> None:

@@ -223,7 +223,7 @@ def said_at(path: Path) -> bytes:
     with socket.socket(socket.AF_UNIX) as client:
         client.settimeout(10)
         client.connect(str(path))
-        client.sendall(b"GET /readyz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        client.sendall(b"GET /readyz HTTP/1.1\r\nHost: a.proxy.example\r\n\r\n")
         return b"".join(iter(lambda: client.recv(1 << 16), b""))
 
 

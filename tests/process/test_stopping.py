@@ -345,6 +345,7 @@ def test_a_request_that_runs_is_finished_before_the_engine_is_asked_to_end(stage
     stopped_as_asked(stage, process, signal.SIGTERM)
     client.join(10)
     assert client.status == 200
+    assert "  1 request runs and may finish (--drain-timeout); a second signal ends it all at once\n" in stage.err
 
 
 def test_a_request_that_takes_too_long_is_not_waited_for(stage: Stage) -> None:
