@@ -26,7 +26,7 @@ def comeback(past: Past, settings: Settings, *, wish: str, now: float) -> Outcom
     `now` is the time of day in Unix seconds. Only the last step down is undone, so that several take as many planned
     starts; a clock that was set back makes the quiet time longer, never shorter than what it shows.
     """
-    failures = [one for one in past.outcomes if one.wish == wish and _ran_out(one)]
+    failures = [one for one in past.outcomes if one.wish == wish and ran_out(one)]
     if not failures or now - failures[0].at < QUIET_S:
         return None
     for failure in failures:
@@ -37,7 +37,8 @@ def comeback(past: Past, settings: Settings, *, wish: str, now: float) -> Outcom
     return None
 
 
-def _ran_out(outcome: Outcome) -> bool:
+def ran_out(outcome: Outcome) -> bool:
+    """Whether a start ended by running out of memory after it had served."""
     return outcome.in_service and outcome.failure is not None and outcome.failure.memory
 
 

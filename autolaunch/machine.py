@@ -7,7 +7,8 @@ The rules, in words:
 - A start fails at its decisive line, not at its exit: the line makes a suspect, a short settle lets other ranks
   name an earlier cause, then the tree is stopped. An exit, a passed start timeout and a stall end it as well.
 - An engine that never came up climbs the ladder. One that served and ran out of memory climbs too; one that
-  served and crashed is started again with the same settings, after a wait, a limited number of times.
+  served and crashed is started again with the same settings, after a wait, a limited number of times. So is one that
+  ran out of memory where the ladder has nothing safer, or nothing safer that comes up: what serves is not given up.
 - A wish to read anew changes no phase. A time in which the supervisor itself stood still puts its deadlines off:
   it is no engine's fault, and what happened meanwhile is yet to be taken in.
 - A wish to stop beats everything: whatever Stopping was for becomes the end with exit code 0. An engine that serves
@@ -19,7 +20,7 @@ The rules, in words:
 
 Phases and moves (docs/how-it-works.md draws them from `MOVES`):
 IDLE launches; STARTING becomes READY, or STOPPING; READY becomes STOPPING; STOPPING becomes STARTING (a step),
-BACKOFF (a crash), STOPPED or EXHAUSTED; BACKOFF becomes STARTING or STOPPED.
+BACKOFF (a crash, or no safer settings), STOPPED or EXHAUSTED; BACKOFF becomes STARTING or STOPPED.
 """
 
 from __future__ import annotations
@@ -82,6 +83,7 @@ from autolaunch.verdict import (
     early_exit,
     hung,
     refused,
+    short_of_host_memory,
     summary,
 )
 
@@ -190,7 +192,7 @@ def _fail(state: Starting, suspect: Suspect, now: float) -> Move:
 
 
 def _come_up(state: Starting, effective: Effective, now: float) -> Move:
-    run = replace(state.run, climbing=0)
+    run = replace(state.run, climbing=0, fallback=None)
     shown = summary(effective)
     policy, seconds = run.policy, now - state.since
     told = (
@@ -211,6 +213,8 @@ def _ready(state: Ready, event: PhaseEvent, now: float) -> Move:
         case CauseSeen(_, failure, effective, at):
             if not failure.memory or state.suspect is not None:
                 return state, ()  # a crash shows in the exit; a failed request is not the engine's end
+            if failure.kind is Kind.HOST_OOM:
+                failure = short_of_host_memory(failure)
             return replace(state, suspect=Suspect(failure, effective, at)), ()
         case EngineExited(_, code, failure, effective):
             return _die(state, state.suspect or Suspect(died_in_service(failure, code), effective, now), now)

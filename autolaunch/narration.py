@@ -59,14 +59,15 @@ def narrate(event: record.Event, scene: Scene, command: Sequence[str] = ()) -> l
                 *_indented(describe(failure)),
                 *_hints(failure),
             ]
-        case record.Stepped(rung, why, made):
+        case record.Stepped(rung, why, made, closest):
+            hints = [("", f"     hint: {text}") for text in closest]
             if not made:
-                return [("step", f"  -> {why}")]
-            return [("step", f"  -> {rung}: {', '.join(map(str, made))}"), ("", f"     why: {why}")]
+                return [("step", f"  -> {why}"), *hints]
+            return [("step", f"  -> {rung}: {', '.join(map(str, made))}"), ("", f"     why: {why}"), *hints]
         case record.CameUp():
             return _came_up(event, scene, command)
         case record.Restarting(_, wait_seconds):
-            return [("step", f"starting again after {wait_seconds:g} s, same settings")]
+            return [("step", f"starting again after {wait_seconds:g} s, with the settings that served")]
         case record.Crashed(failure, _):
             return [("bad", f"the engine died in service: {failure.kind}"), *_indented(describe(failure))]
         case record.Gave(why, closest):

@@ -16,6 +16,7 @@ from autolaunch.errors import ExitCode
 from autolaunch.facts import Situation
 from autolaunch.failure import Failure
 from autolaunch.figures import Effective
+from autolaunch.settings import Settings
 
 
 def doubling(crashes: int) -> float:
@@ -58,7 +59,8 @@ class Run:
     """What every phase keeps: the bounds, the climb, the attempt's number and the past crashes.
 
     `climbing` counts the attempts since the engine last served; `crashes` are their times within the window,
-    `question` is what the first attempt was planned by.
+    `question` is what the first attempt was planned by. `fallback` is what served and ran out of memory, while
+    something safer is tried; `unanswered` are the settings of which it was told that nothing is safer.
     """
 
     policy: Policy
@@ -68,6 +70,8 @@ class Run:
     climbing: int = 1
     crashes: tuple[float, ...] = ()
     question: Question | None = None
+    fallback: Climb | None = None
+    unanswered: Settings | None = None
 
 
 @dataclass(frozen=True, slots=True)

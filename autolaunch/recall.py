@@ -8,6 +8,7 @@ Pure. Owns the comparison of an earlier start with a fresh plan:
   up. If it fails its outcome is remembered, and while its cause holds it is not tried again.
 - What ran out of memory in service is tried again after a quiet time, one step at a time (`comeback`).
 - What came up and has failed since is a failed setting like any other, where a fresh plan knows another.
+- Where none is known, what served is started once more although it ran out of memory: it serves until then.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from dataclasses import fields, replace
 from typing import Any
 
 from autolaunch.candidates import Question, predicted, refused, top_share
-from autolaunch.comeback import QUIET_S, comeback
+from autolaunch.comeback import QUIET_S, comeback, ran_out
 from autolaunch.facts import GIB
 from autolaunch.past import SLACK, Outcome, Past, came_up, refusal
 from autolaunch.planner import Plan, plan
@@ -35,6 +36,25 @@ def recall(question: Question, *, now: float) -> Plan:
 
     `now` is the time of day in Unix seconds.
     """
+    found = _recalled(question, now=now)
+    return (_only_way(question, now=now) or found) if found.fits is False else found
+
+
+def _only_way(question: Question, *, now: float) -> Plan | None:
+    """Return the plan with settings that served and ran out of memory, where nothing else fits; None without such.
+
+    A service that works until it is crowded is worth more than none; its restarts are bounded.
+    """
+    kept = tuple(one for one in question.past.outcomes if not (one.wish == question.wish and ran_out(one)))
+    if len(kept) == len(question.past.outcomes):
+        return None
+    found = _recalled(replace(question, past=Past(kept)), now=now)
+    if found.fits is False or not found.recalled:
+        return None
+    return replace(found, why=("nothing else fits: these settings ran out of memory in service, and serve until then",))
+
+
+def _recalled(question: Question, *, now: float) -> Plan:
     fresh = plan(question)
     situation = question.situation
     earlier = came_up(question.past, wish=question.wish, engine_version=situation.engine.version)

@@ -81,11 +81,12 @@ class Failed:
 
 @dataclass(frozen=True, slots=True)
 class Stepped:
-    """A rung applied once."""
+    """A rung applied once; `closest` is what would help the reader where the ladder itself has no answer."""
 
     rung: str
     why: str
     changes: tuple[Change, ...]
+    closest: tuple[str, ...] = ()
     event: ClassVar[str] = "step"
 
     def fields(self) -> dict[str, Any]:
@@ -95,6 +96,7 @@ class Stepped:
             "why": self.why,
             "from": {change.name: show(change.name, change.before) for change in self.changes},
             "to": {change.name: show(change.name, change.after) for change in self.changes},
+            **({"closest": list(self.closest)} if self.closest else {}),
         }
 
 

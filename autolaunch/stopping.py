@@ -39,12 +39,17 @@ from autolaunch.ladder import next_step, retracted
 from autolaunch.moves import Move, end, launch, remembered, stop
 from autolaunch.phases import Aim, Backoff, ExhaustedEnd, Force, Run, Stopping, ToClimb, ToEnd, ToRestart
 from autolaunch.replan import replanned
+from autolaunch.settings import changes
 from autolaunch.verdict import exit_code_of
 
 if sys.version_info >= (3, 11):
     from typing import assert_never
 else:
     from typing_extensions import assert_never
+
+AGAIN = "again"
+RETURN = "return"
+"""The steps of a service that ran out of memory where nothing safer is left: the same, or what served before."""
 
 
 def stopping(state: Stopping, event: PhaseEvent, now: float) -> Move:
@@ -137,7 +142,7 @@ def _gone(state: Stopping, now: float) -> Move:
         told = (remembered(run, aim.suspect, aim.seconds, served=aim.served),)
         if not aim.served:
             told = (Tell(record.Failed(run.attempt, aim.seconds, now - aim.suspect.at, failure)), *told)
-        if not _answerable(run.climb, failure):
+        if not (_answerable(run.climb, failure) or _served_before(run, aim)):
             end, effects = _give_up(run, failure, next_step(run.climb, failure, aim.suspect.effective, run.situation))
             return end, (*told, *effects)
     waiting = replace(state, force=Force.RELEASE, deadline=now + run.policy.kill_wait_s)
@@ -155,17 +160,43 @@ def _climb(run: Run, aim: ToClimb, now: float) -> Move:
     anew = replanned(run.question, run.climb, failure, said, run.situation)
     answer = anew or next_step(run.climb, failure, said, run.situation)
     if isinstance(answer, Exhausted):
-        return _give_up(run, failure, answer)
+        return _unanswered(run, aim, answer, now)
     next_one = f"the next would be {answer.rung}: {', '.join(map(str, answer.changes))}"
-    if not run.policy.retries:
+    if not (run.policy.retries or aim.served):
         why = "this card shares the host's memory, and another start that overcommits it can hang the host"
         return _give_up(run, failure, Exhausted(why, (f"ask for more starts with --max-attempts; {next_one}",)))
     if run.climbing >= run.policy.max_attempts:
         why = f"{run.climbing} of at most {run.policy.max_attempts} attempts are used"
-        return _give_up(run, failure, Exhausted(why, (f"allow more with --max-attempts; {next_one}",)))
-    run = replace(run, climb=answer.climb, attempt=run.attempt + 1, climbing=run.climbing + 1)
+        return _unanswered(run, aim, Exhausted(why, (f"allow more with --max-attempts; {next_one}",)), now)
+    fallback = run.climb if aim.served else run.fallback
+    run = replace(run, climb=answer.climb, attempt=run.attempt + 1, climbing=run.climbing + 1, fallback=fallback)
     state, effects = launch(run, now)
     return state, (Tell(record.Stepped(answer.rung, answer.why, answer.changes)), *effects)
+
+
+def _served_before(run: Run, aim: ToClimb) -> bool:
+    """Whether settings that served can be gone back to where memory ran out and nothing else is left."""
+    return aim.served or (aim.suspect.failure.memory and run.fallback is not None)
+
+
+def _unanswered(run: Run, aim: ToClimb, answer: Exhausted, now: float) -> Move:
+    """End a climb, or go back to the settings that served before it, after a wait: service is worth another start.
+
+    A run goes back once per crash in service, so that the bound of restarts bounds this as well. What would help is
+    told once per settings.
+    """
+    if not _served_before(run, aim):
+        return _give_up(run, aim.suspect.failure, answer)
+    if aim.served or run.fallback is None:
+        climb, rung, why = run.climb, AGAIN, f"{answer.why}: the same settings again"
+    else:
+        climb = replace(run.fallback, rung=RETURN, tried=run.fallback.tried | run.climb.tried)
+        rung, why = RETURN, f"{answer.why}: back to the settings that served"
+    told = Tell(record.Stepped(rung, why, changes(run.climb.settings, climb.settings), answer.closest))
+    effects = () if aim.served and run.unanswered == climb.settings else (told,)
+    wait_s = run.policy.restart_wait(max(0, len(run.crashes) - 1))
+    run = replace(run, climb=climb, fallback=None, unanswered=climb.settings)
+    return Backoff(run, aim.suspect.failure, wait_s, now + wait_s), effects
 
 
 def _give_up(run: Run, failure: Failure, answer: Step | Exhausted) -> Move:

@@ -15,12 +15,18 @@ from autolaunch.errors import ExitCode
 from autolaunch.failure import Failure, Kind, Phase
 from autolaunch.figures import Effective
 
+SIGNALS = {
+    1: "SIGHUP", 2: "SIGINT", 3: "SIGQUIT", 4: "SIGILL", 6: "SIGABRT", 7: "SIGBUS", 8: "SIGFPE", 9: "SIGKILL",
+    11: "SIGSEGV", 13: "SIGPIPE", 15: "SIGTERM",
+}  # fmt: skip
+"""Linux' signals that end an engine; the module `signal` acts, and knows those of its own host only."""
+
 
 def early_exit(failure: Failure, code: int) -> Failure:
     """Return what an exit before readiness means; one with 0 is a failure as well."""
     if failure.kind not in (Kind.OK, Kind.UNKNOWN):
         return failure
-    line = failure.line or f"the engine exited with {code} before it was ready and named no cause"
+    line = failure.line or f"the engine {ended(code)} before it was ready and named no cause"
     return replace(failure, kind=Kind.UNKNOWN, line=line)
 
 
@@ -31,13 +37,23 @@ def died_in_service(failure: Failure, code: int) -> Failure:
     other, started again within the bounds of restarts.
     """
     if failure.kind is Kind.HOST_OOM:
-        line = f"the engine was killed or the host's memory ran out: {failure.line or f'it exited with {code}'}"
-        return replace(failure, kind=Kind.OTHER_CRASH, line=line)
+        return short_of_host_memory(failure, f"it {ended(code)}")
     if failure.kind not in (Kind.OK, Kind.UNKNOWN):
         return failure
-    return Failure(
-        Kind.UNKNOWN, line=f"the engine exited with {code} in service and named no cause", phase=Phase.SERVING
-    )
+    return Failure(Kind.UNKNOWN, line=f"the engine {ended(code)} in service and named no cause", phase=Phase.SERVING)
+
+
+def short_of_host_memory(failure: Failure, otherwise: str = "") -> Failure:
+    """Return host memory that ran out in service as the crash that it is; `otherwise` stands for a missing line."""
+    line = f"the engine was killed or the host's memory ran out: {failure.line or otherwise}"
+    return replace(failure, kind=Kind.OTHER_CRASH, line=line)
+
+
+def ended(code: int) -> str:
+    """Return how a process ended: its exit code (one of a shell with the signal that it stands for), or its signal."""
+    if code < 0:
+        return f"was killed by {SIGNALS.get(-code, f'signal {-code}')}"
+    return f"exited with {code}" + (f" ({SIGNALS[code - 128]})" if code - 128 in SIGNALS else "")
 
 
 REFUSED = "the first request was refused"

@@ -35,10 +35,10 @@ from autolaunch.events import (
     TreeGone,
 )
 from autolaunch.facts import Device, DeviceKind, Engine, Situation
-from autolaunch.failure import Failure, Kind
+from autolaunch.failure import MEMORY_KINDS, Failure, Kind
 from autolaunch.figures import Effective
 from autolaunch.machine import advance
-from autolaunch.phases import MOVES, ExhaustedEnd, Idle, Policy, Run, State, Stopped
+from autolaunch.phases import MOVES, Backoff, ExhaustedEnd, Idle, Policy, Ready, Run, State, Stopped, Stopping
 from autolaunch.settings import Settings
 from autolaunch.strategy import load_strategy
 
@@ -199,3 +199,40 @@ def test_no_setting_is_started_twice_within_a_climb_except_after_a_race_or_a_cra
                 if not restarting and effect.rung != "retry":
                     assert effect.settings not in tried
                 tried.add(effect.settings)
+
+
+PINNABLE = Settings(0.9, 8192, max_num_seqs=64, max_num_batched_tokens=2048, enforce_eager=True)
+PINS = ("gpu_memory_utilization", "max_model_len", "max_num_seqs", "max_num_batched_tokens", "enforce_eager")
+
+
+@given(
+    st.sampled_from(sorted(STRATEGIES)),
+    st.frozensets(st.sampled_from(PINS)),
+    st.integers(0, 6),
+    st.lists(st.sampled_from(sorted(MEMORY_KINDS)), min_size=8, max_size=8),
+    NUMBERS,
+)
+@settings(max_examples=200, deadline=None)
+def test_an_engine_that_comes_up_whenever_it_is_started_ends_by_its_restarts_alone(
+    name: str, pins: frozenset[str], max_restarts: int, kinds: list[Kind], numbers: dict[str, float]
+) -> None:
+    """Memory that ran out in service once ended the run for good where the ladder had nothing left."""
+    climb = begin(STRATEGIES[name], Limits(), PINNABLE, pins=pins, situation=SITUATION)
+    run = Run(Policy(max_restarts=max_restarts, max_attempts=1), climb, SITUATION)
+    state: State = Ready(replace(run, climbing=0), 0.0)
+    now, crashes = 0.0, 0
+    while not isinstance(state, (Stopped, ExhaustedEnd)):
+        attempt, now = state.run.attempt, now + 0.5
+        if isinstance(state, Ready):
+            failure, crashes = Failure(kinds[crashes], line="x", numbers=numbers), crashes + 1
+            state, _ = advance(state, EngineExited(attempt, 1, failure, Effective()), now)
+        elif isinstance(state, Stopping):
+            state, _ = advance(state, TreeGone(attempt), now)
+            state, _ = advance(state, MemorySettled(attempt, CARD), now)
+        elif isinstance(state, Backoff):
+            now = state.deadline
+            state, _ = advance(state, DeadlineReached(), now)
+        else:
+            state, _ = advance(state, ProbePassed(attempt, Effective()), now)
+    assert state == Stopped(ExitCode.RESTARTS_SPENT)
+    assert crashes == max_restarts + 1

@@ -109,7 +109,7 @@ def test_a_crash_and_the_restart_that_follows() -> None:
         "the engine died in service: other_crash",
         "     illegal memory access",
     ]
-    assert told(record.Restarting(failure, 2.0)) == ["starting again after 2 s, same settings"]
+    assert told(record.Restarting(failure, 2.0)) == ["starting again after 2 s, with the settings that served"]
 
 
 @pytest.mark.parametrize(

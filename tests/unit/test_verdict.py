@@ -17,7 +17,7 @@ def test_an_exit_with_a_known_cause_keeps_it(kind: Kind) -> None:
     if kind in (Kind.OK, Kind.UNKNOWN):
         assert early_exit(failure, 1) == Failure(Kind.UNKNOWN, line="the cause")
         assert died_in_service(failure, -9) == Failure(
-            Kind.UNKNOWN, line="the engine exited with -9 in service and named no cause", phase=Phase.SERVING
+            Kind.UNKNOWN, line="the engine was killed by SIGKILL in service and named no cause", phase=Phase.SERVING
         )
     elif kind is Kind.HOST_OOM:
         assert early_exit(failure, -9) == failure
@@ -29,7 +29,7 @@ def test_a_served_engine_that_was_killed_is_a_crash_and_not_the_end_of_the_run()
     """kill -9 of a serving engine, or the kernel's doing, once ended the run with 3: nothing fits."""
     killed = died_in_service(Failure(Kind.HOST_OOM), -9)
     assert (killed.kind, killed.memory) == (Kind.OTHER_CRASH, False)
-    assert killed.line == "the engine was killed or the host's memory ran out: it exited with -9"
+    assert killed.line == "the engine was killed or the host's memory ran out: it was killed by SIGKILL"
 
 
 @pytest.mark.parametrize(
