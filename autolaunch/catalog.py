@@ -17,7 +17,7 @@ from pathlib import Path
 
 from autolaunch.arguments import given
 from autolaunch.dialect import dialect_of, names_for
-from autolaunch.entry import REMOTE_CODE, Entry, entry_of, is_hub_id, misfit
+from autolaunch.entry import REMOTE_CODE, Entry, entry_of, is_hub_id, too_old
 from autolaunch.errors import WishError
 from autolaunch.models_file import Facts, Tables, parse_models
 from autolaunch.tables import shipped_table
@@ -103,7 +103,7 @@ def load_models(file: Path | None) -> Known:
         if isinstance(error, FileNotFoundError):
             raise WishError(f"there is no models file {path}", hint="check the path of --models") from error
         raise WishError(f"the models file {path} cannot be read: {error}", hint="check the file") from error
-    return _known(parse_models(str(path), text), str(path))
+    return _known(parse_models(str(path), text, shipped=tuple(shipped().names)), str(path))
 
 
 def _known(own: Tables, file: str) -> Known:
@@ -194,11 +194,12 @@ def as_published(entry: Entry) -> Entry:
     return replace(entry, engine_args=(*named, *words), since=entry.since or since, remote_code=code)
 
 
-def before(entry: Entry, release: str | None) -> Entry:
+def before(entry: Entry, release: str | None, known: Known | None = None) -> Entry:
     """Return the entry for an engine that is too old for it: another form of the same model, where there is one."""
-    if not entry.before or "/" in entry.name or not misfit(entry, release):
+    if not entry.before or "/" in entry.name or not too_old(entry, release):
         return entry
-    return shipped().models[entry.before].entry(called=entry.name)
+    named = (known or shipped()).names[entry.before]
+    return entry if named.alias == entry.alias or "refusal" in named.facts else named.entry(called=entry.name)
 
 
 def find_model(name: str, known: Known | None = None) -> Entry:
@@ -244,9 +245,15 @@ def find_name(name: str | None, known: Known | None = None) -> str | None:
     return named.alias if named else name
 
 
+def _spelled(name: str, known: Known) -> str:
+    """Return a known name as it is written, which matters to a hub."""
+    named = known.names[name]
+    return next((each for each in (named.alias, *_names(named)) if each.lower() == name), name)
+
+
 def _no_model(name: str, known: Known) -> WishError:
     near = difflib.get_close_matches(name.lower(), known.names, n=1)
-    hint = f"did you mean {near[0]!r}? " if near else ""
+    hint = f"did you mean {_spelled(near[0], known)!r}? " if near else ""
     what = (
         f"there is no folder {name}" if "/" in name or name.startswith((".", "~")) else f"no model is known as {name!r}"
     )

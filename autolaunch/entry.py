@@ -106,17 +106,26 @@ def _variant(facts: Mapping[str, Any], *, of: str) -> Variant:
 def misfit(entry: Entry, release: str | None) -> str:
     """Return why this release of vLLM does not serve a model, "" where it does or where that is not known."""
     now = numbers(release or "")
-    if now and entry.since and now < numbers(entry.since):
+    if too_old(entry, release):
         return f"{entry.name} needs vLLM {entry.since} or newer, this is {release}"
     if now and entry.until and now[: len(numbers(entry.until))] > numbers(entry.until):
         return f"{entry.name} needs vLLM {entry.until} or older, this is {release}"
     return ""
 
 
+def too_old(entry: Entry, release: str | None) -> bool:
+    """Whether this release of vLLM does not serve a model yet."""
+    now = numbers(release or "")
+    return bool(now and entry.since) and now < numbers(entry.since)
+
+
 def numbers(release: str) -> tuple[int, ...]:
-    """Return the numbers of a release, as many as there are: `until` 0.8 is all of 0.8; none for what is no release."""
-    found = re.match(r"v?(\d+(?:\.\d+)*)", release)
-    return tuple(map(int, found[1].split("."))) if found else ()
+    """Return the numbers of a release, as many as there are: `until` 0.8 is all of 0.8; none for what is no release.
+
+    0.8.5.post1 came after 0.8.5.
+    """
+    found = re.match(r"v?(\d+(?:\.(?:post)?\d+)*)", release)
+    return tuple(map(int, found[1].replace("post", "").split("."))) if found else ()
 
 
 def is_hub_id(model: str) -> bool:

@@ -49,7 +49,7 @@ def show(asking: Asking, *, as_json: bool) -> None:
     known = load_models(asking.options.models)
     entries = [_named(asking.name, known)] if asking.name else list(known.entries().values())
     here = _here(asking)
-    listed = [_judged(entry, here.where) for entry in entries]
+    listed = [_judged(entry, here.where, known) for entry in entries]
     for note in here.notes:
         say(note)
     if as_json:
@@ -72,8 +72,8 @@ def _named(name: str, known: Known) -> Entry:
     return find_model(name, known) if named is None or not named.facts.get("refusal") else named.entry()
 
 
-def _judged(entry: Entry, where: Where) -> Listed:
-    started = before(entry, where.engine.version)
+def _judged(entry: Entry, where: Where, known: Known) -> Listed:
+    started = before(entry, where.engine.version, known)
     model = look_at(started)
     return Listed(entry, model, judge(started, model, where))
 

@@ -5,8 +5,9 @@ Pure. Owns the closed vocabulary of such a file and its validation. What its tab
 
 from __future__ import annotations
 
+import difflib
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from autolaunch import configuration
@@ -30,11 +31,17 @@ VARIANT_KEYS = ("model", "modelscope", "quantization", "loaded_bytes", "capabili
 
 _SHORT = re.compile(r"[a-z0-9_][a-z0-9._-]*")
 _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+")
-_RELEASE = re.compile(r"\d+(\.\d+)*")
+_RELEASE = re.compile(r"\d+(\.\d+)*|\d+\.\d+\.\d+\.post\d+")
+
+COMMANDS = ("diagnose", "doctor", "history", "logs", "models", "plan", "report", "serve", "systemd")
+"""autolaunch's own, which a model of that name could not be told from."""
 
 
-def parse_models(name: str, text: str) -> Tables:
-    """Read a user's models file; raise `WishError` naming the file, the key and the nearest known key."""
+def parse_models(name: str, text: str, *, shipped: Collection[str] = ()) -> Tables:
+    """Read a user's models file; raise `WishError` naming the file, the key and the nearest known key.
+
+    `shipped` are the short names that need not stand in it to be known.
+    """
     file = Checks(f"models file {name}", error=WishError, see="docs/models.md")
     tables = file.parsed(text)
     taken: dict[str, str] = {}
@@ -47,12 +54,14 @@ def parse_models(name: str, text: str) -> Tables:
                     f"{other!r} stands for {taken[other.lower()]!r} and for {alias!r}", "name each model once"
                 )
         found[alias] = facts
+    for alias, facts in found.items():
+        _before(file, facts, _where(alias), [name for name in (*taken, *shipped) if taken.get(name) != alias])
     return found
 
 
 def check(file: Checks, alias: str, table: Any) -> Facts:
     """Return a model's table as it is after every key of it was checked."""
-    where = f"[{alias}]" if _is_bare(alias) else f'["{alias}"]'
+    where = _where(alias)
     if not _SHORT.fullmatch(alias):
         raise file.fail(f"{where} is no short name", 'write small letters, digits, ".", "_" and "-": ["qwen3-8b.own"]')
     facts = file.table(table, where)
@@ -62,12 +71,14 @@ def check(file: Checks, alias: str, table: Any) -> Facts:
     file.keys(facts, KEYS, where)
     _model(file, facts.get("model"), where)
     _modelscope(file, facts, where)
+    _callable(file, alias, where)
     for key in ("also", "like"):
         for name in file.texts(facts.get(key, []), f"{key!r} of {where}"):
             if not (_HUB_ID if key == "like" or "/" in name else _SHORT).fullmatch(name.lower()):
                 raise file.fail(
                     f"{name!r} in {key!r} of {where} is no name of a model", "give a short name or a hub id"
                 )
+            _callable(file, name.lower(), f"{name!r} in {key!r} of {where}")
     for key in ("description", "refusal"):
         file.text(facts.get(key, ""), f"{key!r} of {where}")
     _options(file, facts, where)
@@ -78,8 +89,13 @@ def check(file: Checks, alias: str, table: Any) -> Facts:
     return facts
 
 
-def _is_bare(alias: str) -> bool:
-    return re.fullmatch(r"[A-Za-z0-9_-]+", alias) is not None
+def _where(alias: str) -> str:
+    return f"[{alias}]" if re.fullmatch(r"[A-Za-z0-9_-]+", alias) else f'["{alias}"]'
+
+
+def _callable(file: Checks, name: str, where: str) -> None:
+    if name in COMMANDS:
+        raise file.fail(f"{where} cannot be called: autolaunch {name} is a command", "give it another short name")
 
 
 def _model(file: Checks, value: Any, where: str) -> None:
@@ -113,13 +129,25 @@ def _releases(file: Checks, facts: Facts, where: str) -> None:
     for key in ("since", "until"):
         if key in facts and not _RELEASE.fullmatch(file.text(facts[key], f"{key!r} of {where}")):
             raise file.fail(
-                f"{key!r} of {where} is {facts[key]!r}, which is no release of vLLM", 'write one such as "0.8.5"'
+                f"{key!r} of {where} is {facts[key]!r}, which is no release of vLLM",
+                'write one such as "0.8.5" or "0.8.5.post1"',
             )
     since, until = numbers(facts.get("since", "")), numbers(facts.get("until", ""))
     if until and since[: len(until)] > until:
         raise file.fail(f"{where} is served since {facts['since']} and until {facts['until']}: by no release at all")
     if "before" in facts and not _SHORT.fullmatch(file.text(facts["before"], f"'before' of {where}")):
         raise file.fail(f"'before' of {where} is {facts['before']!r}, which is no short name")
+    if "before" in facts and not since:
+        raise file.fail(f"{where} has 'before' and no 'since'", "'before' is the model for releases before 'since'")
+
+
+def _before(file: Checks, facts: Facts, where: str, others: Sequence[str]) -> None:
+    """Raise for a model for older releases that is none of the others; a slip finds the nearest."""
+    wanted = facts.get("before", "")
+    if wanted and wanted not in others:
+        near = difflib.get_close_matches(wanted, [name for name in others if "/" not in name], n=1)
+        hint = f"did you mean {near[0]!r}?" if near else "give a short name of this file or of autolaunch models"
+        raise file.fail(f"'before' of {where} is {wanted!r}, which is no short name of another model", hint)
 
 
 def _memory(file: Checks, facts: Facts, where: str) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from autolaunch import modelscope
@@ -16,7 +16,7 @@ from autolaunch.arguments import Given, engine_options, given
 from autolaunch.asked import wish_digest
 from autolaunch.beyond import MARK, beyond, variables
 from autolaunch.case import Limits
-from autolaunch.catalog import as_published, before, find_model, hides, load_models
+from autolaunch.catalog import Known, as_published, before, find_model, hides, load_models
 from autolaunch.container import container_in
 from autolaunch.crossing import downloads_anew, reached
 from autolaunch.dialect import fit
@@ -75,7 +75,8 @@ class Asked:
     """What a user asked of one model, and the model as it was found by its name.
 
     `around` are options that stand in the engine's command and in its environment, `said` what became of engine
-    options in the spelling of the engine at hand. `modelscope` says that the model comes from there.
+    options in the spelling of the engine at hand. `modelscope` says that the model comes from there; `known` are the
+    models that have a short name.
     """
 
     wish: Wish
@@ -84,6 +85,7 @@ class Asked:
     around: tuple[Given, ...] = ()
     said: tuple[str, ...] = ()
     modelscope: bool = False
+    known: Known | None = field(default=None, repr=False)
 
     @property
     def where(self) -> Where:
@@ -128,7 +130,8 @@ def ask(model: str | None, engine_args: Sequence[str], options: Options) -> Aske
             f"--engine-version {options.engine_version} is no version", hint="give one such as 0.24.0 or 0.8.5.post1"
         )
     strategy = load_strategy(options.strategy)
-    entry = find_model(model, load_models(options.models))
+    known = load_models(options.models)
+    entry = find_model(model, known)
     entry = as_published(entry) if options.as_published else entry
     there = modelscope.wanted(environment_of(options))
     entry = taken_from_modelscope(entry) if there else entry
@@ -140,7 +143,7 @@ def ask(model: str | None, engine_args: Sequence[str], options: Options) -> Aske
             hint="choose another port with --status or --port",
         )
     around = (*_in_command(options.engine), *variables(os.environ))
-    return Asked(wish, entry, strategy, around, modelscope=there)
+    return Asked(wish, entry, strategy, around, modelscope=there, known=known)
 
 
 def environment_of(options: Options) -> Mapping[str, str]:
@@ -175,7 +178,7 @@ def for_engine(asked: Asked, options: Options, installation: Installation) -> As
 def _spelled_for(asked: Asked, *, version: str | None) -> Asked:
     """Return what is asked with the engine options as that vLLM takes them; raise `WishError` where it has no words."""
     translated = translate(asked.wish.engine_args, version=version)
-    entry, said = before(asked.entry, version), translated.said
+    entry, said = before(asked.entry, version, asked.known), translated.said
     if entry is not asked.entry and asked.modelscope:
         entry = taken_from_modelscope(entry)
     if entry is not asked.entry:

@@ -351,6 +351,11 @@ def test_a_hub_id_or_a_url_goes_to_the_engine_as_it_is(name: str) -> None:
     ("name", "what", "hint"),
     [
         ("glm-4-9", "no model is known as 'glm-4-9'", "did you mean 'glm-4-9b'? give a folder"),
+        (
+            "thudm/glm-4-9b-chat/",
+            "there is no folder thudm/glm-4-9b-chat/",
+            "did you mean 'THUDM/glm-4-9b-chat'? give a",
+        ),
         ("./nowhere", "there is no folder ./nowhere", "give a folder, a hub id"),
         ("a/b/c", "there is no folder a/b/c", "give a folder, a hub id"),
         ("", "no model is known as ''", "give a folder, a hub id"),

@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from autolaunch.catalog import catalog, find_model, find_name, hides, load_models, shipped
-from autolaunch.entry import Entry
+from autolaunch.catalog import before, catalog, find_model, find_name, hides, load_models, shipped
+from autolaunch.cli import cli, main
+from autolaunch.entry import Entry, misfit
 from autolaunch.errors import WishError
 from autolaunch.facts import Basis, Variant, Weights
-from autolaunch.models_file import parse_models
+from autolaunch.models_file import COMMANDS, parse_models
 
 SHAPE = """
 [models-own]
@@ -165,6 +166,15 @@ MISTAKES = {
     "model = 'a/b'\nuntil = 0.8": ("'until' of [m] is 0.8; it must be a text", "see docs/models.md"),
     "model = 'a/b'\nsince = '0.9'\nuntil = '0.8.5'": ("[m] is served since 0.9 and until 0.8.5: by no release", ""),
     "model = 'a/b'\nbefore = 'a/b'": ("'before' of [m] is 'a/b', which is no short name", "see docs/models.md"),
+    "model = 'a/b'\nsince = '0.8.post1'": ("'since' of [m] is '0.8.post1', which is no release of vLLM", "write one"),
+    "model = 'a/b'\nbefore = 'phi-4'": ("[m] has 'before' and no 'since'", "'before' is the model for releases before"),
+    "model = 'a/b'\nsince = '9'\nbefore = 'ph-4'": (
+        "'before' of [m] is 'ph-4', which is no short name of another model", "did you mean 'phi-4'?"
+    ),
+    "model = 'a/b'\nsince = '9'\nbefore = 'm'": ("'before' of [m] is 'm', which is no short name of another", "give a"),
+    "model = 'a/b'\nalso = ['Plan']": (
+        "'Plan' in 'also' of [m] cannot be called: autolaunch plan is a command", "give it another short name"
+    ),
     "model = 'a/b'\ndialect = 'glm4'": ("'dialect' of [m] is 'glm4'; it must be one of glm-4", "did you mean 'glm-4'?"),
     "model = 'a/b'\ndialect = []": ("'dialect' of [m] is []; it must be one of glm-4", ""),
     "model = 'a/b'\nconfig = 1": ("'config' of [m] is not a table", "see docs/models.md"),
@@ -191,7 +201,7 @@ MISTAKES = {
 def test_a_mistake_names_the_file_the_key_and_the_nearest_known_key(body: str) -> None:
     what, hint = MISTAKES[body]
     with pytest.raises(WishError) as caught:
-        parse_models("my.toml", f"[m]\n{body}")
+        parse_models("my.toml", f"[m]\n{body}", shipped=("phi-4",))
     assert caught.value.what.startswith("models file my.toml: ")
     assert what in caught.value.what
     assert caught.value.hint.startswith(hint)
@@ -206,6 +216,7 @@ def test_a_mistake_names_the_file_the_key_and_the_nearest_known_key(body: str) -
         ("a = " + "9" * 5000, "is not TOML: ", "see docs/models.md"),
         ("m = 1", "[m] is not a table", "see docs/models.md"),
         ('[Mine]\nmodel = "a/b"', "[Mine] is no short name", "write small letters"),
+        ('[serve]\nmodel = "a/b"', "[serve] cannot be called: autolaunch serve is a command", "give it another"),
         ('["a/b"]\nmodel = "a/b"', '["a/b"] is no short name', "write small letters"),
         ('[q2.5-7b]\nmodel = "a/b"', "[q2] is a table of tables", 'a name with a dot stands in quotes: ["q2.5-7b"]'),
         ('[a]\nmodel = "x/y"\n[b]\nmodel = "X/y"', "'X/y' stands for 'a' and for 'b'", "name each model once"),
@@ -216,6 +227,55 @@ def test_a_file_that_is_none_is_told(text: str, what: str, hint: str) -> None:
         parse_models("my.toml", text)
     assert caught.value.what.startswith(f"models file my.toml: {what}")
     assert caught.value.hint.startswith(hint)
+
+
+OLDER = """
+[new]
+model = "own/new"
+since = "0.9.1.post1"
+before = "old"
+[old]
+model = "own/old"
+also = ["oldest"]
+"""
+
+
+@pytest.mark.parametrize(
+    ("before_", "release", "model"),
+    [
+        ("old", "0.9.1", "own/old"),
+        ("oldest", "0.8.5.post1", "own/old"),
+        ("phi-4", "0.9.0", "microsoft/phi-4"),
+        ("old", "0.9.1.post1", "own/new"),
+        ("old", None, "own/new"),
+        ("got-ocr-2.0-hf", "0.9.0", "own/new"),
+    ],
+)
+def test_an_older_engine_gets_the_model_that_the_file_names_for_it(
+    tmp_path: Path, before_: str, release: str | None, model: str
+) -> None:
+    known = load_models(own(tmp_path, OLDER.replace('before = "old"', f'before = "{before_}"')))
+    found = before(find_model("new", known), release, known)
+    assert found.model == model
+    assert "new" in found.engine_args
+
+
+def test_the_model_for_older_releases_is_not_for_newer_ones(tmp_path: Path) -> None:
+    known = load_models(own(tmp_path, OLDER.replace("before", 'until = "0.11"\nbefore')))
+    entry = find_model("new", known)
+    assert misfit(entry, "0.12.0") == "new needs vLLM 0.11 or older, this is 0.12.0"
+    assert before(entry, "0.12.0", known) is entry
+
+
+def test_a_hidden_models_other_name_is_the_users_own_and_no_older_one(tmp_path: Path) -> None:
+    text = '[glm-4-9b]\nmodel = "own/glm"\nsince = "9"\nbefore = "glm-4-9b-chat"'
+    known = load_models(own(tmp_path, text))
+    entry = find_model("glm-4-9b", known)
+    assert before(entry, "0.9.0", known) is entry
+
+
+def test_no_model_has_the_name_of_a_command() -> None:
+    assert sorted(cli.commands) == list(COMMANDS)
 
 
 def test_a_named_file_that_is_not_there_is_an_error_and_the_usual_one_need_not_be(
@@ -241,3 +301,15 @@ def test_the_usual_file_lies_in_the_users_folder_of_settings(tmp_path: Path, mon
 
 def test_an_empty_file_changes_nothing(tmp_path: Path) -> None:
     assert load_models(own(tmp_path, "# later\n")).entries() == catalog()
+
+
+def test_a_plan_and_a_listing_on_an_older_release_take_the_files_own_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    words = ["new", "--models", str(own(tmp_path, OLDER)), "--gpu", "RTX 4090", "--engine-version", "0.9.0"]
+    with pytest.raises(SystemExit, match="0"):
+        main(["plan", *words])
+    assert "note: new needs vLLM 0.9.1.post1 or newer, this is 0.9.0: own/old is taken" in capsys.readouterr().err
+    main(["models", *words])
+    assert "vLLM 0.9.1.post1 or newer (old is for older ones)" in capsys.readouterr().out
