@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from math import floor
 
+from autolaunch.crashes import hub_is_away
 from autolaunch.failure import Failure, Kind
 from autolaunch.figures import held_by_others
 from autolaunch.translation import unrecognized
@@ -28,8 +29,15 @@ def advice(failure: Failure) -> tuple[str, ...]:
     _, unknown, tokens = failure.line.partition("unrecognized arguments:")
     if failure.kind is Kind.CONFIG_ERROR and unknown:
         return unrecognized(tokens.split(), version=failure.engine_version)
+    if failure.kind is Kind.MODEL_NOT_FOUND and hub_is_away(failure.line):
+        return HUB_IS_AWAY
     return _PLAIN.get(failure.kind, ())
 
+
+HUB_IS_AWAY = (
+    "The hub did not answer: check the network, the proxy and HF_ENDPOINT; another start may help once it is back.",
+    "A model that is here already starts without the hub: set HF_HUB_OFFLINE=1.",
+)
 
 NEIGHBOUR_GIB = 1.0
 """What others hold before it is worth a word: a desktop's few hundred MiB are no cause."""
@@ -207,7 +215,7 @@ _PLAIN: dict[Kind, tuple[str, ...]] = {
     ),
     Kind.CONFIG_ERROR: ("An argument is refused: change what the line names. This is not a memory problem.",),
     Kind.MODEL_NOT_FOUND: (
-        "The model's files cannot be had: check the name or the folder, the network, and HF_TOKEN for a gated model.",
+        "The model's files cannot be had: check the name or the folder, and HF_TOKEN for a gated model.",
     ),
     Kind.PORT_IN_USE: ("A port is taken: stop the process that listens there, or choose another --port.",),
     Kind.HARDWARE_UNSUPPORTED: (

@@ -6,7 +6,7 @@ the algorithm. The order is part of the table: the first rule that matches a lin
 
 from __future__ import annotations
 
-from autolaunch.causes import MEMORY_RULES, Rule, rule, sure
+from autolaunch.causes import MEMORY_RULES, Rule, Weight, rule, sure
 from autolaunch.failure import Kind
 
 HARDWARE_RULES: tuple[Rule, ...] = (
@@ -66,13 +66,41 @@ COMPILE_RULES: tuple[Rule, ...] = (
     rule(Kind.COMPILE_ERROR, "no such file or directory", also=".triton/cache | torchinductor"),
 )
 
+HUB_IS_AWAY: tuple[Rule, ...] = (
+    rule(  # huggingface_hub 1.x of every try, also of one that the next makes good
+        Kind.MODEL_NOT_FOUND, "thrown while requesting", weight=Weight.STRAY, also="http"
+    ),
+    rule(
+        Kind.MODEL_NOT_FOUND,
+        "couldn't connect to | couldn’t connect to | cannot reach https://"
+        " | error happened while trying to locate the file | please check your internet connection and try again",
+        never="offline mode is | outgoing traffic has been disabled | lora | adapter",
+    ),
+    rule(
+        Kind.MODEL_NOT_FOUND,
+        "max retries exceeded with url | name resolution | name or service not known | connecterror"
+        " | connection refused | network is unreachable | connection error | connecttimeout | readtimeout"
+        " | read timed out | connection timed out | connection reset | connection aborted",
+        also="huggingface | hf.co | hf-mirror | modelscope | /resolve/ | httpsconnectionpool | httpx. | httpcore."
+        " | httpx2. | httpcore2.",
+    ),
+    rule(
+        Kind.MODEL_NOT_FOUND,
+        "429 client error | client error '429 | 429 too many requests | 500 server error | 502 server error"
+        " | 503 server error | 504 server error | server error '5",
+        also="huggingface | hf.co | hf-mirror | modelscope | /resolve/ | /api/models",
+    ),
+)
+"""The hub, or the way to it, does not answer now: nothing is wrong with the name, and a later start may help."""
+
 MODEL_RULES: tuple[Rule, ...] = (
+    *HUB_IS_AWAY,
     rule(
         Kind.MODEL_NOT_FOUND,
         "is not a local folder and is not a valid model | not a valid model identifier | repositorynotfounderror"
         " | gatedrepoerror | gated repo | is restricted. you must | is restricted and you are not"
-        " | localentrynotfounderror | entrynotfounderror | revisionnotfounderror | couldn't connect to"
-        " | couldn’t connect to | can't load the configuration of | can't load tokenizer for"
+        " | localentrynotfounderror | entrynotfounderror | revisionnotfounderror"
+        " | can't load the configuration of | can't load tokenizer for"
         " | can't load the model for | unable to load vocabulary from file | does not appear to have a file named"
         " | invalid repository id or local directory | repo id must | repo_id must | hfvalidationerror"
         " | cannot find any model weights | no safetensors | offlinemodeisenabled | offline mode is enabled"
@@ -90,12 +118,6 @@ MODEL_RULES: tuple[Rule, ...] = (
         "401 client error | 403 client error | 404 client error | repository not found | unauthorized for url"
         " | client error '401 | client error '403 | client error '404",
         also="huggingface | hf-mirror | modelscope | /resolve/ | /api/models | http",
-    ),
-    rule(
-        Kind.MODEL_NOT_FOUND,
-        "max retries exceeded with url | name resolution | name or service not known | connecterror"
-        " | connection refused | network is unreachable | connection error | connecttimeout | readtimeout",
-        also="huggingface | hf.co | hf-mirror | modelscope | /resolve/ | httpsconnectionpool | httpx. | httpcore.",
     ),
     rule(
         Kind.MODEL_NOT_FOUND,
@@ -220,3 +242,8 @@ RULES: tuple[Rule, ...] = (
     *CRASH_RULES,
 )
 """The whole table, in the order in which a line is held against it."""
+
+
+def hub_is_away(line: str) -> bool:
+    """Whether the line of a model that cannot be had tells of a hub that did not answer, not of a wrong name."""
+    return any(rule.matches(line.lower()) for rule in HUB_IS_AWAY)

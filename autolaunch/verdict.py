@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 from autolaunch.arguments import Given
+from autolaunch.crashes import hub_is_away
 from autolaunch.errors import ExitCode
 from autolaunch.failure import Failure, Kind, Phase
 from autolaunch.figures import Effective
@@ -91,15 +92,15 @@ def own_hint(failure: Failure) -> str:
 def exit_code_of(failure: Failure, options: Sequence[Given]) -> ExitCode:
     """Return whose fault a failure without a cure is; `options` are those the user gave to the engine.
 
-    A model that does not exist, or a configuration error that names one of these options, is the user's; a
-    port in use is the host's; memory is NOTHING_FITS; all else is the engine's.
+    A model that does not exist, or a configuration error that names one of these options, is the user's; a port in
+    use is the host's; memory is NOTHING_FITS; all else, a hub that does not answer with it, is the engine's.
     """
     if failure.memory:
         return ExitCode.NOTHING_FITS
     if failure.kind is Kind.PORT_IN_USE:
         return ExitCode.HOST_AT_FAULT
     if failure.kind is Kind.MODEL_NOT_FOUND:
-        return ExitCode.USAGE
+        return ExitCode.ENGINE_FAILED if hub_is_away(failure.line) else ExitCode.USAGE
     if failure.kind is Kind.CONFIG_ERROR and any(_names(failure.line, option) for option in options):
         return ExitCode.USAGE
     return ExitCode.ENGINE_FAILED

@@ -282,6 +282,14 @@ def test_after_a_quiet_day_the_next_planned_start_steps_back_up(stage: Stage) ->
     assert "one step back up" in stage.lines("plan")[-1]["why"][0]
 
 
+def test_a_hub_that_is_away_ends_with_4_which_a_service_manager_starts_again(stage: Stage) -> None:
+    lost = "OSError: We couldn't connect to 'https://huggingface.co' to load the files, and couldn't find them"
+    stage.play(Outcome(kind="model_not_found", lines=(lost,)))
+    assert stage.run().code == 4
+    assert stage.lines()[-1]["reason"] == "model_not_found"
+    assert "hint: The hub did not answer: " in stage.err
+
+
 def test_an_old_command_line_starts_a_newer_engine(stage: Stage) -> None:
     stage.play(ok())
     old = ("--worker-use-ray", "--engine-use-ray", "--disable-log-requests", "--enable-chunked-prefill", "False")
