@@ -29,9 +29,9 @@ def count(config: Config, *names: str, most: int = MOST, least: int = 1) -> int 
         if value is None:
             continue
         if type(value) is not int:
-            raise Doubt(f"{name} is {_shown(value)}, not a number")
+            raise Doubt(f"{name} is {shown(value)}, not a number")
         if not least <= value <= most:
-            raise Doubt(f"{name} is {_shown(value)}, which no model has")
+            raise Doubt(f"{name} is {shown(value)}, which no model has")
         return value
     return None
 
@@ -59,7 +59,7 @@ def words(config: Config, name: str) -> tuple[str, ...]:
     if value is None:
         return ()
     if not isinstance(value, list) or not all(isinstance(word, str) for word in value):
-        raise Doubt(f"{name} is {_shown(value)}, not a list of words")
+        raise Doubt(f"{name} is {shown(value)}, not a list of words")
     return tuple(value)
 
 
@@ -67,7 +67,7 @@ def numbers(config: Config, name: str) -> tuple[int, ...]:
     """Return a list of whole numbers; raise `Doubt` where it is something else."""
     value = config.get(name)
     if not isinstance(value, list) or not all(type(number) is int for number in value):
-        raise Doubt(f"{name} is {_shown(value)}, not a list of numbers")
+        raise Doubt(f"{name} is {shown(value)}, not a list of numbers")
     return tuple(value)
 
 
@@ -77,6 +77,7 @@ def table(config: Config, name: str) -> Config:
     return value if isinstance(value, Mapping) else {}
 
 
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
+    """Return a value as it is quoted in a note: cut off where it is long."""
     text = repr(value)
     return text if len(text) <= 40 else text[:37] + "..."

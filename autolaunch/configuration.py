@@ -13,24 +13,9 @@ from dataclasses import dataclass, replace
 from autolaunch.caches import LAYERS, Heads, caches
 from autolaunch.claims import Config, Doubt, count, must, table, words
 from autolaunch.facts import Weights
+from autolaunch.longest import longest
 from autolaunch.parameters import weigh_dimensions
 from autolaunch.shape import Shape
-
-_LENGTHS = (
-    "max_position_embeddings",
-    "n_positions",
-    "max_seq_len",
-    "seq_length",
-    "model_max_length",
-    "max_target_positions",
-    "max_sequence_length",
-    "max_seq_length",
-    "seq_len",
-)
-"""Where configurations keep the longest context; vLLM takes the least of those that are there."""
-
-_UNSCALED = ("default", "llama3", "longrope", "su", "mrope")
-"""Kinds of rope scaling whose factor vLLM does not multiply into the longest context."""
 
 _NESTED = ("text_config", "llm_config", "language_config")
 """Where multimodal configurations keep those of their language model."""
@@ -86,15 +71,16 @@ class Configuration:
     dtype: str = ""
 
 
-def read(config: Config) -> Configuration:
-    """Return what a configuration says. Never raises, whatever is in it."""
+def read(config: Config, *, release: tuple[int, int] | None = None) -> Configuration:
+    """Return what a configuration says to a release of vLLM, None to any. Never raises, whatever is in it."""
     text = language_model(config)
-    model_type = str(text.get("model_type") or "")
-    found = Configuration(None, _longest(text), _quantization(text), model_type=model_type, dtype=_dtype(text))
+    model_type, length = str(text.get("model_type") or ""), longest(text, release=release)
+    notes = (f"config.json: {length.note}",) if length.note else ()
+    found = Configuration(None, length.tokens, _quantization(text), notes, model_type=model_type, dtype=_dtype(text))
     try:
         shape = _shape(config, text)
     except Doubt as doubt:
-        return replace(found, notes=(f"config.json gives no dimensions: {doubt}",))
+        return replace(found, notes=(f"config.json gives no dimensions: {doubt}", *notes))
     return replace(found, shape=shape, weights=weigh_dimensions(text, shape))
 
 
@@ -190,16 +176,6 @@ def _tied(config: Config, text: Config) -> bool:
         if isinstance(place.get("tie_word_embeddings"), bool):
             return bool(place["tie_word_embeddings"])
     return text.get("model_type") in _TIED
-
-
-def _longest(text: Config) -> int | None:
-    lengths = [text[key] for key in _LENGTHS if type(text.get(key)) is int and text[key] > 0]
-    scaled = text.get("rope_scaling") or text.get("rope_parameters")
-    if isinstance(scaled, dict) and scaled.get("factor", 1) != 1:
-        kind = scaled.get("rope_type") or scaled.get("type")
-        if not isinstance(kind, str) or kind not in _UNSCALED:
-            return None  # the engine works it out from the scaling; a wrong cap is worse than none
-    return min(lengths, default=None)
 
 
 def _restored(text: Config) -> int:

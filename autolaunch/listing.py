@@ -17,6 +17,7 @@ from autolaunch.catalog import Known, before, find_model, load_models
 from autolaunch.entry import Entry
 from autolaunch.facts import Device, DeviceKind
 from autolaunch.lineup import Listed, Where, judge
+from autolaunch.model import Where as Reading
 from autolaunch.model import look_at
 from autolaunch.options import Options
 from autolaunch.placement import every_place, place
@@ -74,7 +75,7 @@ def _named(name: str, known: Known) -> Entry:
 
 def _judged(entry: Entry, where: Where, known: Known) -> Listed:
     started = before(entry, where.engine.version, known)
-    model = look_at(started)
+    model = look_at(started, where=Reading(release=where.engine.release))
     return Listed(entry, model, judge(started, model, where))
 
 

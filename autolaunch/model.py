@@ -24,11 +24,15 @@ CONFIG_BYTES = 4 << 20
 
 @dataclass(frozen=True, slots=True)
 class Where:
-    """How the engine will be told to find the model: its `--revision`, its `--download-dir`, whether for text only."""
+    """How the engine will be told to find the model: its `--revision`, its `--download-dir`, whether for text only.
+
+    `release` is the engine's own, None where it is not known: releases read some configurations differently.
+    """
 
     revision: str = ""
     download_dir: str = ""
     text_only: bool = False
+    release: tuple[int, int] | None = None
 
 
 def look_at(
@@ -60,14 +64,14 @@ def _on_disk(entry: Entry, environment: Mapping[str, str], where: Where) -> Mode
         return _model(entry, Configuration(), None, (f"its files cannot be looked up: {weights.why(error)}",))
     if place is None:
         return _model(entry, Configuration(), None, ())
-    config, notes = read_config(place.folder)
+    config, notes = read_config(place.folder, release=where.release)
     found = replace(config, notes=(*config.notes, *notes))
     counted = weights.weigh(place.folder, _reading(found, entry, where))
     model = _model(entry, found, counted.weights, counted.notes)
     return replace(model, revision=place.revision)
 
 
-def read_config(folder: Path) -> tuple[Configuration, tuple[str, ...]]:
+def read_config(folder: Path, *, release: tuple[int, int] | None = None) -> tuple[Configuration, tuple[str, ...]]:
     """Return what a folder's config.json says, and why it says nothing; hf_quant_config.json is ModelOpt's mark."""
     try:
         with (folder / "config.json").open("rb") as file:
@@ -81,7 +85,7 @@ def read_config(folder: Path) -> tuple[Configuration, tuple[str, ...]]:
         return Configuration(), (f"config.json is not JSON: {str(error)[:80]}",)
     if not isinstance(table, dict):
         return Configuration(), ("config.json is no table",)
-    found = configuration.read(table)
+    found = configuration.read(table, release=release)
     return (replace(found, quantization="modelopt") if marked and not found.quantization else found), ()
 
 
@@ -130,7 +134,7 @@ def _asked(entry: Entry, here: Model, environment: Mapping[str, str], where: Whe
         return here
     asks = modelscope.ask if modelscope.wanted(environment) else hub.ask
     answer = asks(entry.model, environment=environment, revision=where.revision)
-    found = configuration.read(answer.config) if answer.config is not None else Configuration()
+    found = configuration.read(answer.config, release=where.release) if answer.config is not None else Configuration()
     quantized = (here.quantization or found.quantization) is not None
     sum_bytes = answer.weight_bytes(quantized=quantized, float32=found.dtype == "float32")
     counted = Weights(sum_bytes, basis=Basis.ESTIMATED, source="the hub's metadata") if sum_bytes else None

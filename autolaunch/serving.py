@@ -138,7 +138,8 @@ def prepare(
         )
     if placement.trouble:
         note(placement.trouble)
-    facts = look_at(asked.entry, online=True, environment=environment_of(options), where=asked.where)
+    where = replace(asked.where, release=installation.engine.release)
+    facts = look_at(asked.entry, online=True, environment=environment_of(options), where=where)
     for text in facts.notes:
         note(text)
     situation = Situation(placement.device, installation.engine, facts)

@@ -69,7 +69,8 @@ def test_a_folder_is_known_exactly_by_its_own_files(tmp_path: Path) -> None:
     [
         ({}, 77, None),
         ({"max_position_embeddings": 32768}, 32768, None),
-        ({"max_position_embeddings": 32768, "rope_scaling": {"type": "yarn", "factor": 4.0}}, 77, None),
+        ({"max_position_embeddings": 32768, "rope_scaling": {"type": "linear", "factor": 4.0}}, 131072, None),
+        ({"seq_length": 0}, 77, None),
         ({"quantization_config": {"quant_method": "awq", "bits": 4}}, 77, "awq"),
     ],
 )
@@ -78,7 +79,17 @@ def test_length_and_quantization_are_known_even_without_dimensions(
 ) -> None:
     found = look_at(folder(tmp_path, config))
     assert found == Model(length, quantization, VARIANTS, "m", notes=found.notes)
-    assert found.notes == ("config.json gives no dimensions: it has no num_hidden_layers",)
+    assert found.notes[0] == "config.json gives no dimensions: it has no num_hidden_layers"
+    assert found.notes[1:] == (
+        ("config.json: seq_length is 0, which is the longest context of no model",) * (0 in config.values())
+    )
+
+
+def test_a_length_counts_as_the_engines_release_counts_it(tmp_path: Path) -> None:
+    scaling = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32768}
+    entry = folder(tmp_path, {**GLM_CONFIG, "max_position_embeddings": 32768, "rope_scaling": scaling})
+    lengths = [look_at(entry, where=Where(release=release)).max_model_len for release in ((0, 29), (0, 30), None)]
+    assert lengths == [131072, 32768, 32768]
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ PURE = (
     "configuration", "container", "crashes", "crossing", "defaults", "diagnosis", "dialect", "ending",
     "entry", "estimate", "events", "facts", "failure", "figures", "foresight", "frames", "graphs", "heard",
     "history", "http_head", "inventory", "keywords", "ladder", "lessons", "lineup", "lineup_text", "liveness",
-    "logline", "machine", "metrics", "models_file", "moves", "narration", "outcome_form", "page",
+    "logline", "longest", "machine", "metrics", "models_file", "moves", "narration", "outcome_form", "page",
     "page_style", "parameters", "past", "phases", "pins", "plan_form", "planner", "precision", "progress",
     "quantization", "recall", "record", "recurrent", "redaction", "releases", "replan", "routes", "rungs",
     "settings", "shape", "share", "shortfall", "sizes", "start", "status", "status_address", "status_form",
