@@ -187,3 +187,23 @@ def walk(tokens: Sequence[str]) -> Iterator[tuple[int, int, Given]]:
         glued = options.glued(token)
         values = tuple(tokens[begin + 1 : index]) if glued is None else (glued,)
         yield begin, index, Given(options.canonical(token), values, tuple(tokens[begin:index]))
+
+
+def less(tokens: Sequence[str], name: str) -> tuple[str, ...]:
+    """Return engine tokens without an option, however often it is given."""
+    kept = list(tokens)
+    for begin, end, option in reversed(list(walk(tokens))):
+        if option.name == name:
+            del kept[begin:end]
+    return tuple(kept)
+
+
+def flag_state(option: Given) -> tuple[str, bool | None]:
+    """Return an option's name without `no-`, and whether it is switched on; None for an option with values."""
+    options = engine_options().arity
+    if options.get(option.name) not in (Arity.NONE, Arity.SWITCH):
+        return option.name, None
+    if option.name.startswith("no-") and option.name[3:] in options:
+        return option.name[3:], False
+    value = option.value.lower()
+    return option.name, None if value not in ("", "true", "false") else value != "false"

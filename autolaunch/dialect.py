@@ -12,7 +12,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from autolaunch.arguments import Given, given
+from autolaunch.arguments import Given, flag_state, given
 from autolaunch.releases import parse_version, releases
 from autolaunch.tables import shipped_table
 
@@ -109,9 +109,11 @@ def fit(dialect: str, *, options: Iterable[Given], version: str | None, sees: bo
 def _refusal(offer: Offer, users: Mapping[str, Given], version: str | None, *, sees: bool) -> str:
     """Return why an engine does not get an offer, "" where it does."""
     flags = {option.name for option in offer.options if not option.values}
-    for name in (*(option.name for option in offer.options), *sorted(offer.unless)):
-        if name in users and not (name in flags and users[name].name == name):
-            return f"{users[name].tokens[0].split('=')[0]} is yours"
+    own = [option.name for option in offer.options]
+    taken = [name for name in own if name in users and not (name in flags and users[name].name == name)]
+    taken += [name for name in sorted(offer.unless) if name in users and flag_state(users[name])[1] is not False]
+    if taken:
+        return f"{users[taken[0]].tokens[0].split('=')[0]} is yours"
     now = parse_version(version or "")
     if now is None:
         return "the engine's version is not known (--engine-version says it)"

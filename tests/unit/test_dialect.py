@@ -96,6 +96,7 @@ def test_a_release_that_is_not_known_gets_nothing_that_could_stop_its_start(rele
         ("--generation-config vllm", DEFAULTS, f"--generation-config is yours: {NO_DEFAULTS}"),
         ("--override_generation_config={}", DEFAULTS, f"--override_generation_config is yours: {NO_DEFAULTS}"),
         ("--no-exclude-tools-when-tool-choice-none", NO_TOOLS, ""),
+        ("--expand-tools-even-if-tool-choice-none", NO_TOOLS, ""),
         ("--allowed-origins []", ORIGINS, f"--allowed-origins is yours: {NO_ORIGINS}"),
     ],
 )
@@ -151,8 +152,8 @@ def test_what_the_dialects_name_is_there_and_is_what_vllm_calls_it() -> None:
         for offer in one.offers:
             assert all(Path(word).is_file() for word in offer.words if word.startswith("/"))
             assert offer.files == any(word.startswith("/") for word in offer.words)
-            named = {option.name for option in offer.options} | offer.unless
-            assert all(releases().options[name].gone is None for name in named)
+            assert all(releases().options[option.name].gone is None for option in offer.options)
+            assert offer.unless <= set(releases().options)
 
 
 def test_the_defaults_are_those_of_the_original_but_for_the_length_which_would_be_a_ceiling() -> None:

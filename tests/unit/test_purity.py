@@ -12,14 +12,14 @@ PURE = (
     "activation", "advice", "arguments", "asked", "beyond", "blame", "budget", "caches", "calibration",
     "candidates", "cards", "case", "causes", "checks", "choice", "claims", "climb", "comeback",
     "configuration", "container", "crashes", "crossing", "defaults", "diagnosis", "dialect", "ending",
-    "entry", "estimate", "events", "facts", "failure", "figures", "foresight", "frames", "graphs", "heard",
-    "history", "http_head", "inventory", "keywords", "ladder", "lessons", "lineup", "lineup_text", "liveness",
-    "logline", "longest", "machine", "metrics", "models_file", "moves", "narration", "outcome_form", "page",
-    "page_style", "parameters", "past", "phases", "pins", "plan_form", "planner", "precision", "progress",
-    "quantization", "recall", "record", "recurrent", "redaction", "releases", "replan", "routes", "rungs",
-    "settings", "shape", "share", "shortfall", "sizes", "start", "status", "status_address", "status_form",
-    "stopping", "strategy", "tables", "tensors", "term", "terms", "translation", "unit", "unmet", "verdict",
-    "visible",
+    "engine_changes", "entry", "estimate", "events", "executor", "facts", "failure", "figures", "foresight",
+    "frames", "graphs", "heard", "history", "http_head", "inventory", "keywords", "ladder", "lessons",
+    "lineup", "lineup_text", "liveness", "logline", "longest", "machine", "metrics", "models_file",
+    "moves", "narration", "outcome_form", "page", "page_style", "parameters", "past", "phases", "pins", "plan_form",
+    "planner", "precision", "progress", "quantization", "recall", "record", "recurrent", "redaction",
+    "releases", "replan", "routes", "rungs", "settings", "shape", "share", "shortfall", "side_by_side",
+    "sizes", "start", "status", "status_address", "status_form", "stopping", "strategy", "tables",
+    "tensors", "term", "terms", "translation", "unit", "unmet", "verdict", "visible",
 )  # fmt: skip
 ACTING = frozenset(
     {"os", "subprocess", "signal", "socket", "threading", "time", "random", "logging", "vllm", "torch", "asyncio"}
