@@ -34,17 +34,18 @@ from scripts.processes import MIB, Taken, children, cpu_s, leader_of, size_of, s
 from tests import fake_nvml  # noqa: E402
 from tests.fake_engine import behaviours as b  # noqa: E402
 from tests.fake_engine.scenario import Outcome  # noqa: E402
-from tests.process.stage import ROOT, Stage, free_port, ok, staged  # noqa: E402
+from tests.ports import free_port  # noqa: E402
+from tests.process.stage import ROOT, Stage, ok, staged  # noqa: E402
 
 HELD_EVERY = 4
 MOMENT_S = 0.1
 """How long an engine lives on after it has proven itself."""
 
-SLOWEST_S = 30.0
+SLOWEST_S = 120.0
 """How long four lives may take before the soak is over."""
 
 RESTART_WAIT_S = 0.02
-OPTIONS = ("--max-restarts", "99", "--restart-window", "1", "--hang-timeout", "1", "--log-format", "json")
+OPTIONS = ("--max-restarts", "99", "--restart-window", "1", "--hang-timeout", "3", "--log-format", "json")
 CARD = {"name": "NVIDIA GeForce RTX 4090", "total": 24 << 30, "capability": [8, 9]}
 
 REST_PERCENT = 0.1
@@ -55,7 +56,7 @@ of files and processes have come and gone; it stays at that size. Two kilobytes 
 
 def died(*more: b.Behaviour, **how: Any) -> Outcome:
     """An engine that serves a moment and ends."""
-    return ok(b.Worker(), *more, b.DieAfterReady(seconds=MOMENT_S, answered=True, **how))
+    return ok(b.Worker(), *more, b.DieAfterReady(seconds=MOMENT_S, recorded=True, **how))
 
 
 HELD = ok(b.Worker())

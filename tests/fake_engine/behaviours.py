@@ -263,7 +263,8 @@ class PrintSecret(Behaviour):
 class DieAfterReady(Behaviour):
     """`seconds` after readiness it dies with the text of `kind` ("" is none) and `code`, or by `signal`.
 
-    `answered`: the seconds count from its first answer to a completion, the supervisor's proof.
+    `recorded`: the seconds count from the supervisor's line `ready` about this start, in `record.jsonl` in the
+    scenario's folder. Whoever dies between its readiness and that line has never come up, on a slow machine.
     """
 
     _name = "die_after_ready_s"
@@ -271,7 +272,7 @@ class DieAfterReady(Behaviour):
     kind: str = "runtime_oom"
     code: int = 1
     signal: int | None = None
-    answered: bool = False
+    recorded: bool = False
 
 
 class AllocateMib(Behaviour):

@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
+RECORD = "record.jsonl"
+"""The supervisor's own record, where a test puts it beside these."""
+
+
 def stat_fields(pid: int | str) -> list[str]:
     """Give /proc/<pid>/stat from its third field (the state) on; raise OSError if there is none."""
     with open(f"/proc/{pid}/stat", "rb") as file:  # noqa: PTH123  pathlib costs 5 ms of the start
@@ -79,6 +83,23 @@ class Ledger:
     def event(self, event: str, **more: object) -> None:
         """Add the line of something that happened now."""
         self._append("events.jsonl", event=event, time=time.time(), **more)
+
+    def recorded(self) -> int:
+        """Give the size of the supervisor's record so far."""
+        try:
+            return os.stat(f"{self.folder}/{RECORD}").st_size  # noqa: PTH116
+        except OSError:
+            return 0
+
+    def await_ready(self, since: int) -> None:
+        """Wait until the supervisor's record has a line `ready` beyond that size."""
+        while True:
+            if self.recorded() > since:
+                with open(f"{self.folder}/{RECORD}", "rb") as file:  # noqa: PTH123
+                    file.seek(since)
+                    if b'"event": "ready"' in file.read():
+                        return
+            time.sleep(0.01)
 
     def has_compiled(self, shape: str) -> bool:
         """Whether a start before this one compiled that shape."""

@@ -57,4 +57,5 @@ def _runs(pid: int, ticks: int) -> bool:
 def _lines(path: Path) -> list[dict[str, Any]]:
     if not path.exists():
         return []
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    whole, _, _ = path.read_text(encoding="utf-8").rpartition("\n")  # the last may be being written
+    return [json.loads(line) for line in whole.splitlines()]

@@ -237,6 +237,7 @@ class Life:
         from .server import Service, serve
 
         self._wait("serving")
+        recorded = self.ledger.recorded()
         if self.listening is None:
             raise AssertionError("a start reaches its service with a bound port")
         service = Service(
@@ -260,8 +261,8 @@ class Life:
             self._fail()
         death = self.outcome.find(DieAfterReady)
         if death:
-            while death.answered and not service.answered:
-                time.sleep(0.01)
+            if death.recorded:
+                self.ledger.await_ready(recorded)
             self._die(death)
         self._hang()
 

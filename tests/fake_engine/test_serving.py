@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import socket
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -123,6 +124,16 @@ def test_it_can_die_after_it_was_ready(engine: Bench, kind: str) -> None:
     assert ("torch.OutOfMemoryError: CUDA out of memory" in engine.log) == (kind == "runtime_oom")
     assert ("EngineCore encountered a fatal error." in engine.log) == bool(kind)
     assert leftovers.alive(engine.folder) == []
+
+
+def test_it_can_wait_with_its_death_for_the_line_of_its_own_readiness(engine: Bench) -> None:
+    record, ready = engine.folder / "record.jsonl", '{"event": "ready"}\n'
+    record.write_text(ready)
+    started = engine.ready(behaviours=(b.DieAfterReady(seconds=0.01, kind="", code=9, recorded=True),))
+    with pytest.raises(subprocess.TimeoutExpired):
+        started.wait(0.3)
+    record.write_text(ready + ready)
+    assert ended(started) == 9
 
 
 def test_it_can_exit_with_zero_before_it_is_ready(engine: Bench) -> None:

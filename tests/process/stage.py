@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shlex
 import shutil
 import signal
+import site
 import socket
 import subprocess
 import sys
@@ -21,13 +23,19 @@ from tests.fake_engine import behaviours as b
 from tests.fake_engine import leftovers
 from tests.fake_engine.behaviours import Behaviour
 from tests.fake_engine.scenario import Outcome, Scenario
+from tests.ports import free_port
 
 T = TypeVar("T")
 
 ROOT = Path(__file__).parents[2]
-ENGINE = f"{sys.executable} -S {ROOT}/tests/fake_engine"
+ENGINE = shlex.join([sys.executable, "-S", f"{ROOT}/tests/fake_engine"])
 GIB = 1 << 30
-DEADLINE_S = 20.0
+DEADLINE_S = 60.0
+"""No test is to notice how fast a machine is: what takes a second on an idle one is waited for as long."""
+HANG_S = 6.0
+"""A bound for hangs under which a healthy engine has four seconds for an answer, however busy the machine is."""
+INHERITED = ("PATH", "LD_LIBRARY_PATH", "USER", "LOGNAME", "LANG", "LC_ALL", "LC_CTYPE")
+"""What a stage takes from whoever started the tests: nothing that tells autolaunch, an engine or a hub anything."""
 SECRET = "sk-very-secret-0123456789"
 TOKEN = "hf_VerySecretToken0123456789"
 
@@ -39,12 +47,6 @@ def until(holds: Callable[[], T], what: str, *, deadline_s: float = DEADLINE_S) 
         assert time.monotonic() < deadline, f"not within {deadline_s} s: {what}"
         time.sleep(0.005)
     return value
-
-
-def free_port() -> int:
-    with socket.socket() as trial:
-        trial.bind(("127.0.0.1", 0))
-        return int(trial.getsockname()[1])
 
 
 def ok(*behaviours: Behaviour, **fields: Any) -> Outcome:
@@ -88,7 +90,10 @@ class Stage:
         self.port = free_port()
         self.running: list[subprocess.Popen[bytes]] = []
         self.environment = {
-            **{name: value for name, value in os.environ.items() if not name.startswith(("AUTOLAUNCH_", "FAKE_"))},
+            **{name: value for name, value in os.environ.items() if name in INHERITED},
+            "HOME": str(self.folder / "home"),
+            "PYTHONUSERBASE": site.getuserbase(),  # else a changed HOME hides what pip installed for the user
+            "HF_HUB_OFFLINE": "1",
             "TMPDIR": str(self.temporary),
             "PYTHONPATH": str(ROOT),
         }
@@ -120,7 +125,7 @@ class Stage:
         """Run autolaunch on the fake engine to its end."""
         return self.end(self.launch(*args, **how))
 
-    def end(self, process: subprocess.Popen[bytes], deadline_s: float = 60.0) -> Result:
+    def end(self, process: subprocess.Popen[bytes], deadline_s: float = 2 * DEADLINE_S) -> Result:
         return Result(process.wait(deadline_s), self.out, self.err)
 
     # --- what happened
@@ -137,7 +142,7 @@ class Stage:
         """The record's lines; every one must be whole."""
         if not self.record.exists():
             return []
-        deadline = time.monotonic() + 1.0
+        deadline = time.monotonic() + 5.0
         while not (text := self.record.read_text(encoding="utf-8")).endswith("\n") and text:
             if time.monotonic() > deadline:
                 break  # torn for good; one that is being written right now is not
@@ -158,10 +163,24 @@ class Stage:
             lambda: known if roles <= set((known := leftovers.roles(self.folder)).values()) else {}, f"roles {roles}"
         )
 
+    def asked(self, count: int = 1) -> None:
+        """Wait until the engine has answered so many more completions."""
+        before = self.log().count(b"POST /v1/completions")
+        until(lambda: self.log().count(b"POST /v1/completions") >= before + count, "a question")
+
     def crash(self, number: signal.Signals = signal.SIGSEGV) -> None:
         """Kill the leader that serves; only after the supervisor's `ready`, so that it is no failed start."""
         (leader,) = (pid for pid in leftovers.alive(self.folder) if leftovers.roles(self.folder)[pid] == "leader")
         os.kill(leader, number)
+
+    @contextlib.contextmanager
+    def port_taken(self) -> Iterator[None]:
+        """Listen on the port from now on, beside an engine with `ReusePort`: nobody must be quick when that ends."""
+        with socket.socket() as taken:
+            taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            taken.bind(("127.0.0.1", self.port))
+            taken.listen()
+            yield
 
     def folder_of_run(self) -> Path:
         """The folder of the only run."""
@@ -196,7 +215,7 @@ class Stage:
             *(f"folder {path}" for path in self.temporary.iterdir()),
         ]
 
-    def nothing_left(self, deadline_s: float = 5.0) -> None:
+    def nothing_left(self, deadline_s: float = 20.0) -> None:
         """Fail if anything is left, now or after the short time that a killed supervisor's warden may take."""
         deadline = time.monotonic() + deadline_s
         while left := self.left():

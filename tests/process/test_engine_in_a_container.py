@@ -20,9 +20,10 @@ from tests.fake_docker import Daemon, running
 from tests.fake_engine import behaviours as b
 from tests.fake_engine import leftovers
 from tests.fake_engine.scenario import Outcome
-from tests.process.stage import Stage, cmdline, free_port, ok, stopped, until
+from tests.ports import free_port
+from tests.process.stage import DEADLINE_S, Stage, cmdline, ok, stopped, until
 
-pytestmark = [pytest.mark.process, pytest.mark.timeout(90)]
+pytestmark = pytest.mark.process
 
 IMAGE = "vllm/vllm-openai:v0.24.0"
 
@@ -60,7 +61,7 @@ class Dock:
         """Wait until the runtime is being asked to stop the container: the first SIGTERM is obeyed."""
         until(lambda: any(b"containment.py" in cmdline(pid) for pid in self.stage.mentioning()), "it is asked")
 
-    def nothing_left(self, deadline_s: float = 5.0) -> None:
+    def nothing_left(self, deadline_s: float = 20.0) -> None:
         until(lambda: not self.daemon.containers(), "no container", deadline_s=deadline_s)
         self.stage.nothing_left(deadline_s)
 
@@ -111,7 +112,7 @@ def test_an_engine_that_is_deaf_to_sigterm_is_killed_in_its_container(dock: Dock
     process.terminate()
     began = time.monotonic()
     assert dock.stage.end(process).code == 0
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 15  # of the 20 that it would have taken
     dock.nothing_left()
 
 
@@ -163,9 +164,10 @@ def test_supervisor_and_warden_killed_at_once_leave_a_container_that_the_next_st
     dock.stage.play(ok(b.Worker()))
     process = dock.ready()
     (left,) = dock.daemon.containers()
+    os.kill(process.pid, signal.SIGSTOP)  # else it may end what it runs between the two kills
     for victim in (*dock.stage.wardens(), process.pid):
         os.kill(victim, signal.SIGKILL)
-    process.wait(10)
+    process.wait(DEADLINE_S)
     until(lambda: not dock.clients(), "the client goes with its warden")
     assert dock.daemon.containers() == [left], "nothing to sweep: the test proves nothing"
     again = dock.stage.end(dock.launch("--check"))
@@ -265,7 +267,7 @@ def test_a_name_that_is_taken_ends_the_run_with_dockers_words(dock: Dock) -> Non
     assert len(dock.stage.lines("attempt")) == 1, "no setting mends that"
     assert dock.daemon.containers() == [theirs]
     other.kill()
-    other.wait(10)
+    other.wait(DEADLINE_S)
 
 
 def test_an_image_that_is_not_there_ends_the_run_with_dockers_words(dock: Dock) -> None:
@@ -306,7 +308,7 @@ def test_a_daemon_that_does_not_answer_is_told_within_seconds(dock: Dock) -> Non
         ended = dock.stage.end(dock.launch())
     assert ended.code == 5
     assert "no container can be run: docker did not answer within 10 s" in ended.err
-    assert time.monotonic() - began < 15
+    assert time.monotonic() - began < 60
 
 
 def test_a_daemon_that_hangs_at_the_stop_is_told_and_its_container_ended_once_it_answers(dock: Dock) -> None:
@@ -323,7 +325,7 @@ def test_a_daemon_that_hangs_at_the_stop_is_told_and_its_container_ended_once_it
         assert "the engine's container could not be ended (docker did not answer within 10 s)" in ended.err
         assert f"autolaunch.engine={label}" in ended.err
     assert left
-    dock.nothing_left(30)
+    dock.nothing_left(60)
 
 
 def test_detached_containers_are_refused_and_nothing_is_started(dock: Dock) -> None:

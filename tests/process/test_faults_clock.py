@@ -11,9 +11,10 @@ import pytest
 
 from tests.fake_engine import leftovers
 from tests.fake_engine.scenario import Outcome
-from tests.process.stage import Stage, drive, free_port, ok, until
+from tests.ports import free_port
+from tests.process.stage import DEADLINE_S, Stage, drive, ok, until
 
-pytestmark = [pytest.mark.process, pytest.mark.timeout(60)]
+pytestmark = pytest.mark.process
 
 YEARS_S = 10 * 365 * 86400
 JUMPS = pytest.mark.parametrize("jump_s", [-YEARS_S, YEARS_S], ids=["back", "forth"])
@@ -39,7 +40,7 @@ def test_a_clock_that_jumps_changes_no_duration_and_ends_nothing(stage: Stage, j
     module, clock = clocked(stage)
     port = free_port()
     stage.play(ok(delay_s={"load": 1}))
-    bounds = ("--stall-timeout", "8", "--start-timeout", "15", "--hang-timeout", "8")
+    bounds = ("--stall-timeout", "30", "--start-timeout", "60", "--hang-timeout", "30")
     process = stage.launch(*bounds, "--status", str(port), module=module)
     stage.line("attempt")
     turn(clock, jump_s)
@@ -49,12 +50,12 @@ def test_a_clock_that_jumps_changes_no_duration_and_ends_nothing(stage: Stage, j
     stage.line("ready", 1)
     turn(clock, jump_s)
     for path in ("", "metrics", "status", "livez"):
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/{path}", timeout=5) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/{path}", timeout=30) as answer:
             assert answer.status == 200
             assert path or " in this phase" not in (page := answer.read().decode()) or "-" not in _span(page)
     stage.stop(process)
     assert stage.events == ["plan", "attempt", "ready", "crashed", "restarting", "attempt", "ready", "stopped"]
-    assert all(0 < line["seconds"] < 15 for line in stage.lines("ready"))
+    assert all(0 < line["seconds"] < 60 for line in stage.lines("ready"))
 
 
 def _span(page: str) -> str:
@@ -71,7 +72,7 @@ def test_crashes_before_a_jump_count_after_it(stage: Stage, jump_s: float) -> No
     stage.crash()
     stage.line("ready", 1)
     first.send_signal(signal.SIGKILL)
-    first.wait(10)
+    first.wait(DEADLINE_S)
     until(lambda: not leftovers.alive(stage.folder), "the engine of the killed supervisor to be gone")
     turn(clock, jump_s)
     second = stage.launch("--max-restarts", "1", module=module)

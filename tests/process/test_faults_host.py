@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -21,9 +20,9 @@ from tests.fake_engine import leftovers
 from tests.fake_engine.memory import MemoryModel, Move
 from tests.fake_engine.models import GLM_4_9B
 from tests.fake_engine.scenario import Outcome, Scenario
-from tests.process.stage import ENGINE, GIB, ROOT, Stage, drive, ok, staged, stages, until
+from tests.process.stage import ENGINE, GIB, ROOT, Stage, drive, ok, staged, stages
 
-pytestmark = [pytest.mark.process, pytest.mark.timeout(60)]
+pytestmark = pytest.mark.process
 
 CARD: dict[str, Any] = {"name": "NVIDIA GeForce RTX 4090", "total": 24 * GIB}
 GONE: dict[str, dict[str, Any]] = {
@@ -65,7 +64,7 @@ def test_a_driver_that_goes_away_in_a_climb_does_not_end_it() -> None:
         since = time.monotonic()
         for stage in every:
             assert stage.end(stage.running[0]).code == 0, stage.err
-            assert time.monotonic() - since < 20
+            assert time.monotonic() - since < 30  # a driver that hangs is given 5 s, each time
             assert stage.events == ["plan", "attempt", "failed", "step", "attempt", "ready", "stopped"]
             assert stage.left() == []
             assert "Traceback" not in stage.err
@@ -84,7 +83,7 @@ def test_a_driver_that_goes_away_in_service_is_not_missed_until_a_crash_and_not_
         since = time.monotonic()
         for stage in every:
             stage.line("ready", 1)
-            assert time.monotonic() - since < 20
+            assert time.monotonic() - since < 30
             first, second = stage.lines("attempt")
             assert first["argv"] == second["argv"]
             stage.stop(stage.running[0])
@@ -116,7 +115,7 @@ def test_two_supervisors_that_begin_at_once_on_one_card_both_come_up(stage: Stag
         for one in (stage, other):
             believing(one, file)
             memory = MemoryModel(dims=GLM_4_9B, nvml=True)
-            one.play(Scenario(starts=(Outcome(kind="auto", delay_s={"load": 0.5}),), memory=memory))
+            one.play(Scenario(starts=(Outcome(kind="auto", delay_s={"load": 3}),), memory=memory))
         runs = [one.launch("--memory", "32GiB") for one in (stage, other)]
         for one in (stage, other):
             one.line("ready")
@@ -131,20 +130,10 @@ def test_two_supervisors_that_begin_at_once_on_one_card_both_come_up(stage: Stag
 
 
 def test_a_port_that_is_taken_between_two_attempts_of_a_climb_is_said(stage: Stage) -> None:
-    stage.play(Outcome(kind="kv_too_small"), ok())
+    stage.play(Outcome(kind="kv_too_small", behaviours=(b.ReusePort(),), delay_s={"load": 1}), ok())
     process = stage.launch(module=drive(stage, free_gib=12))
-    stage.happened("cause")
-    with socket.socket() as taken:
-        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-
-        def grabbed() -> bool:
-            with contextlib.suppress(OSError):
-                taken.bind(("127.0.0.1", stage.port))
-                taken.listen()
-                return True
-            return False
-
-        until(grabbed, "the port to be free")
+    stage.line("attempt")
+    with stage.port_taken():
         assert stage.end(process).code == 5
     assert f"pid {os.getpid()}" in stage.lines()[-1]["reason"]
     assert len(leftovers.starts(stage.folder)) == 1

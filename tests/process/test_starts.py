@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import http.server
 import os
 import re
 import shlex
 import signal
 import socket
-import subprocess
 import sys
 import threading
 import time
@@ -23,9 +21,9 @@ from tests.fake_engine import behaviours as b
 from tests.fake_engine import leftovers
 from tests.fake_engine.behaviours import PHASES
 from tests.fake_engine.scenario import Outcome, Scenario
-from tests.process.stage import Stage, crowd, drive, ok, until
+from tests.process.stage import DEADLINE_S, HANG_S, Stage, crowd, drive, ok, until, wait
 
-pytestmark = [pytest.mark.process, pytest.mark.timeout(60)]
+pytestmark = pytest.mark.process
 
 
 def test_a_climb_reacts_to_the_cause_and_not_to_the_exit(stage: Stage) -> None:
@@ -34,8 +32,8 @@ def test_a_climb_reacts_to_the_cause_and_not_to_the_exit(stage: Stage) -> None:
     (failed,) = stage.lines("failed")
     (cause,) = leftovers.events(stage.folder, "cause")
     second = leftovers.starts(stage.folder)[1]
-    assert failed["reaction_seconds"] < 2.5  # settling, grace, SIGKILL, resource trackers' grace
-    assert second["time"] - cause["time"] < 4
+    assert failed["reaction_seconds"] < 10  # it would hang for ever; `scripts/bench` measures it: 1.5 s
+    assert second["time"] - cause["time"] < 15
 
 
 def test_an_engine_core_that_outlives_its_server_is_ended_before_the_next_start(stage: Stage) -> None:
@@ -165,22 +163,11 @@ def test_a_taken_port_is_said_before_anything_is_started(stage: Stage) -> None:
 
 
 def test_a_port_that_is_taken_between_two_starts_is_said(stage: Stage) -> None:
-    stage.play(ok())
+    stage.play(ok(b.ReusePort()))
     process = stage.launch()
     stage.line("ready")
-    stage.crash()
-    stage.line("crashed")
-    with socket.socket() as taken:
-        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-
-        def grabbed() -> bool:
-            with contextlib.suppress(OSError):
-                taken.bind(("127.0.0.1", stage.port))
-                taken.listen()
-                return True
-            return False
-
-        until(grabbed, "the port to be free")
+    with stage.port_taken():
+        stage.crash()
         assert stage.end(process).code == 5
     assert "cannot be listened on" in stage.lines()[-1]["reason"]
     assert len(leftovers.starts(stage.folder)) == 1
@@ -212,7 +199,7 @@ def test_a_crash_in_service_is_started_again_with_the_same_settings(stage: Stage
 
 
 def test_an_exit_with_zero_in_service_is_a_crash(stage: Stage) -> None:
-    stage.play(ok(b.DieAfterReady(seconds=2, kind="", code=0)), ok())
+    stage.play(ok(b.DieAfterReady(recorded=True, kind="", code=0)), ok())
     process = stage.launch()
     stage.line("ready", 1)
     process.send_signal(signal.SIGTERM)
@@ -243,7 +230,7 @@ def test_crashes_count_across_a_restart_of_the_supervisor(stage: Stage) -> None:
     stage.crash()
     stage.line("ready", 1)
     first.send_signal(signal.SIGKILL)
-    first.wait(10)
+    first.wait(DEADLINE_S)
     until(lambda: not leftovers.alive(stage.folder), "the engine of the killed supervisor to be gone")
     second = stage.launch("--max-restarts", "1", module=module)
     stage.line("ready", 2)
@@ -253,7 +240,7 @@ def test_crashes_count_across_a_restart_of_the_supervisor(stage: Stage) -> None:
 
 
 def test_memory_that_runs_out_in_service_climbs(stage: Stage) -> None:
-    stage.play(ok(b.DieAfterReady(seconds=2, kind="runtime_oom")), ok())
+    stage.play(ok(b.DieAfterReady(recorded=True, kind="runtime_oom")), ok())
     process = stage.launch("--max-model-len", "8192")
     stage.line("ready", 1)
     process.send_signal(signal.SIGTERM)
@@ -264,7 +251,7 @@ def test_memory_that_runs_out_in_service_climbs(stage: Stage) -> None:
 
 
 def test_after_a_quiet_day_the_next_planned_start_steps_back_up(stage: Stage) -> None:
-    stage.play(ok(b.DieAfterReady(seconds=2, kind="runtime_oom")), ok())
+    stage.play(ok(b.DieAfterReady(recorded=True, kind="runtime_oom")), ok())
     process = stage.launch("--max-model-len", "8192")
     stage.line("ready", 1)
     process.send_signal(signal.SIGTERM)
@@ -365,7 +352,7 @@ class _Healthy(http.server.BaseHTTPRequestHandler):
 
 def test_somebody_elses_server_on_the_port_is_not_taken_for_the_engine(stage: Stage) -> None:
     """It took the port while the engine loaded, answered /health, and the run said READY."""
-    stage.play(ok(delay_s={"import": 60}))
+    stage.play(ok(delay_s={"import": 600}))
     process = stage.launch("--no-prove")
     stage.line("attempt")
     with http.server.HTTPServer(("127.0.0.1", stage.port), _Healthy) as other:
@@ -396,7 +383,7 @@ def test_memory_that_a_neighbour_took_meanwhile_is_not_waited_for(stage: Stage) 
 
 def test_an_engine_that_hangs_behind_a_healthy_port_is_started_again(stage: Stage) -> None:
     stage.play(ok(b.StandsStill(requests=1)), ok())
-    process = stage.launch("--hang-timeout", "2")
+    process = stage.launch("--hang-timeout", str(HANG_S))
     stage.line("restarting")
     until(lambda: [line["event"] for line in stage.lines()].count("ready") == 2, "the second ready")
     crashed = stage.line("crashed")
@@ -421,11 +408,9 @@ def test_an_engine_that_was_put_to_sleep_is_let_sleep(stage: Stage) -> None:
 
 def test_an_engine_that_is_busy_and_works_is_never_asked(stage: Stage) -> None:
     stage.play(ok(b.StandsStill(requests=1, works=True)))
-    process = stage.launch("--hang-timeout", "1")
+    process = stage.launch("--hang-timeout", str(HANG_S))
     stage.line("ready")
-    with contextlib.suppress(subprocess.TimeoutExpired):
-        process.wait(3)
-    assert process.poll() is None
+    wait(process, HANG_S + 1)
     assert stage.log().count(b"POST /v1/completions") == 1, "the proof, and nothing after it"
     process.send_signal(signal.SIGTERM)
     assert stage.end(process).code == 0

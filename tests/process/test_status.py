@@ -10,7 +10,6 @@ import signal
 import socket
 import stat
 import subprocess
-import threading
 import time
 import uuid
 from collections.abc import Iterator
@@ -25,12 +24,12 @@ from tests import fake_nvml
 from tests.fake_engine import behaviours as b
 from tests.fake_engine import leftovers
 from tests.fake_engine.scenario import Outcome
+from tests.ports import free_port
 from tests.process.browser import BROWSER, browsing
-from tests.process.stage import ROOT, SECRET, TOKEN, Stage, free_port, ok, state_of, until
+from tests.process.crowd import ROUTES, crowded
+from tests.process.stage import DEADLINE_S, ROOT, SECRET, TOKEN, Stage, ok, state_of, until
 
-pytestmark = [pytest.mark.process, pytest.mark.timeout(120)]
-
-ROUTES = ("/", "/livez", "/readyz", "/startupz", "/status", "/metrics")
+pytestmark = pytest.mark.process
 
 
 class Asked:
@@ -39,7 +38,7 @@ class Asked:
     def __init__(self, port: int) -> None:
         self.port = port
 
-    def get(self, path: str, timeout: float = 10.0) -> tuple[int, str]:
+    def get(self, path: str, timeout: float = DEADLINE_S) -> tuple[int, str]:
         client = http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout)
         with contextlib.closing(client):
             client.request("GET", path)
@@ -221,7 +220,7 @@ def test_the_engines_own_port_is_refused(stage: Stage) -> None:
 
 def said_at(path: Path) -> bytes:
     with socket.socket(socket.AF_UNIX) as client:
-        client.settimeout(10)
+        client.settimeout(DEADLINE_S)
         client.connect(str(path))
         client.sendall(b"GET /readyz HTTP/1.1\r\nHost: a.proxy.example\r\n\r\n")
         return b"".join(iter(lambda: client.recv(1 << 16), b""))
@@ -248,57 +247,6 @@ def test_a_unix_socket_outlives_no_run_and_stops_no_run_after_a_kill(stage: Stag
 # --- load
 
 
-@contextlib.contextmanager
-def slow(port: int, count: int) -> Iterator[list[int]]:
-    """Clients that send a byte a second and come again when they are sent away; gives the bytes that were sent."""
-    over, sent = threading.Event(), [0] * count
-
-    def drip(number: int) -> None:
-        question = b"GET / HTTP/1.1\r\nHost: localhost\r\nX: " + b"y" * 1000
-        while not over.is_set():
-            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 10) as client:
-                for byte in question:
-                    client.sendall(bytes((byte,)))
-                    sent[number] += 1
-                    if over.wait(1.0):
-                        return
-
-    drips = [threading.Thread(target=drip, args=(number,)) for number in range(count)]
-    for one in drips:
-        one.start()
-    try:
-        yield sent
-    finally:
-        over.set()
-        for one in drips:
-            one.join(20)
-
-
-@contextlib.contextmanager
-def crowd(port: int, count: int) -> Iterator[list[float]]:
-    """Clients that ask for one route after the other as fast as they are answered; gives the seconds of each answer."""
-    over, seconds = threading.Event(), list[float]()
-
-    def ask(number: int) -> None:
-        turn = number
-        while not over.is_set():
-            turn += 1
-            began = time.monotonic()
-            with contextlib.suppress(OSError, http.client.HTTPException):
-                assert Asked(port).get(ROUTES[turn % len(ROUTES)], 30.0)[0] in (200, 503)
-                seconds.append(time.monotonic() - began)
-
-    asking = [threading.Thread(target=ask, args=(number,)) for number in range(count)]
-    for one in asking:
-        one.start()
-    try:
-        yield seconds
-    finally:
-        over.set()
-        for one in asking:
-            one.join(40)
-
-
 def crash_to_restart(stage: Stage, nth: int) -> float:
     """Kill the engine that serves and return the seconds until the next one was started, the wait left out."""
     began = time.time()
@@ -310,6 +258,7 @@ def crash_to_restart(stage: Stage, nth: int) -> float:
 
 
 def test_many_and_slow_clients_do_not_hurt_the_run(stage: Stage) -> None:
+    """How fast they are answered, and the next start with them there, is `scripts/bench restart`'s to measure."""
     stage.play(ok(), ok(), ok())
     process, asked = launched(stage)
     stage.line("ready")
@@ -317,21 +266,21 @@ def test_many_and_slow_clients_do_not_hurt_the_run(stage: Stage) -> None:
     for path in ROUTES:
         asked.get(path)
     before = {name: state_of(process.pid, name) for name in ("VmRSS", "Threads")}
-    with slow(asked.port, 50) as sent, crowd(asked.port, 200) as seconds:
-        until(lambda: len(seconds) > 400 and sum(sent) > 100, "the crowd is there", deadline_s=40)
+    with crowded(asked.port, stage.folder) as crowd:
+        crowd.answered(400)
+        until(lambda: crowd.told()["dripped"] > 100, "the slow ones are there")
         loaded_s = crash_to_restart(stage, 1)
         during = {name: state_of(process.pid, name) for name in ("VmRSS", "Threads")}
         held = len(os.listdir(f"/proc/{process.pid}/fd"))  # noqa: PTH208 - of another process, at once
-        until(lambda: len(seconds) > 1000, "the crowd goes on being answered", deadline_s=40)
-    most = sorted(seconds)[len(seconds) * 99 // 100]
-    print(f"calm {calm_s:.3f} s, loaded {loaded_s:.3f} s, {before} {during}, {held} descriptors")
-    print(f"{len(seconds)} answers, 99 of 100 within {most:.2f} s, all within {max(seconds):.2f} s")
-    assert loaded_s < calm_s + 1.0
+        crowd.answered(400)
+        until(lambda: asked.probes() == (200, 200, 200), "the probes pass among them")
+        told = crowd.told()
+    print(f"calm {calm_s:.3f} s, loaded {loaded_s:.3f} s, {before} {during}, {held} descriptors, {told}")
+    assert set(told["codes"]) <= {"200", "503"}
+    assert loaded_s < 5 * calm_s + 5.0
     assert during["VmRSS"] < before["VmRSS"] + 16 * 1024
     assert during["Threads"] <= before["Threads"] + 3  # those of a start
     assert held < CONNECTIONS + 40
-    assert most < 1.0  # a probe's usual patience
-    until(lambda: asked.probes() == (200, 200, 200), "the probes pass")
     end(stage, process)
 
 
