@@ -15,12 +15,17 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests.process.stage import ENGINE, ROOT, Stage, cmdline, until
+from autolaunch.unit import quoted
+from tests.process.stage import DEADLINE_S, ENGINE, INHERITED, ROOT, Stage, cmdline, drive, until
 
 SCRIPT = Path(os.environ.get("AUTOLAUNCH_SYSTEMD_BOOT", ROOT.parent / "shared" / "systemd_boot.sh"))
+
+SERVE = b"\0serve\0"
+"""What only the supervisor has in its command line."""
 
 USERS = ("env", "XDG_RUNTIME_DIR=/run/user/0", "HOME=/root")
 """What the words to root's own service manager need."""
@@ -32,10 +37,10 @@ class Booted:
     def __init__(self, script: subprocess.Popen[bytes], folder: Path) -> None:
         self._script = script
         self.root = folder / "root"
-        self.pid = until(self._init, "a systemd as PID 1", deadline_s=15.0)
+        self.pid = until(self._init, "a systemd as PID 1", deadline_s=60.0)
         for path in (sys.prefix, sys.base_prefix, str(ROOT)):
             self.share(Path(path))
-        until(lambda: "running" in self.inside("systemctl", "is-system-running").stdout, "its boot", deadline_s=30.0)
+        until(lambda: "running" in self.inside("systemctl", "is-system-running").stdout, "its boot", deadline_s=120.0)
 
     def _init(self) -> int:
         assert self._script.poll() is None, "the script has ended"
@@ -50,7 +55,7 @@ class Booted:
         if path.is_relative_to("/tmp"):
             target = f"{self.root}{path}"
             script = f"mkdir -p '{target}' && mount --bind '{path}' '{target}'"
-            subprocess.run(["nsenter", "-t", str(self.pid), "-m", "sh", "-c", script], check=True, cwd="/", timeout=10)
+            subprocess.run(["nsenter", "-t", str(self.pid), "-m", "sh", "-c", script], check=True, cwd="/", timeout=60)
 
     def begin_users(self) -> None:
         """Start root's own service manager, as a login would."""
@@ -68,7 +73,7 @@ class Booted:
         """Run a command there to its end."""
         command = ["nsenter", "-t", str(self.pid), "-a", "-r", "-w", *words]
         return subprocess.run(
-            command, input=given, capture_output=True, text=True, timeout=60, check=False, cwd="/", env=_plain()
+            command, input=given, capture_output=True, text=True, timeout=180, check=False, cwd="/", env=_plain()
         )
 
     def write(self, path: str, text: str) -> None:
@@ -78,8 +83,7 @@ class Booted:
 
 
 def _plain() -> dict[str, str]:
-    named = ("AUTOLAUNCH_", "FAKE_", "XDG_", "VLLM_", "HF_")
-    return {**{key: value for key, value in os.environ.items() if not key.startswith(named)}, "PYTHONPATH": str(ROOT)}
+    return {**{key: value for key, value in os.environ.items() if key in INHERITED}, "PYTHONPATH": str(ROOT)}
 
 
 @contextlib.contextmanager
@@ -99,7 +103,7 @@ def booted() -> Iterator[Booted]:
         yield Booted(script, folder)
     finally:
         script.kill()  # unshare --kill-child: PID 1 goes with it, and with PID 1 its namespace
-        script.wait(20)
+        script.wait(DEADLINE_S)
         shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -113,10 +117,13 @@ class Unit:
         self.name = f"autolaunch-test-{stage.port}"
         system.share(stage.folder)
 
-    def install(self, *options: str, account: str = "root", **directives: str) -> str:
+    def install(
+        self, *options: str, account: str = "root", driven: dict[str, Any] | None = None, **directives: str
+    ) -> str:
         """Write the unit, with a drop-in of what a test must change; return what the command said.
 
-        The drop-in has the scenario and shorter times. Only root has its state on the stage.
+        The drop-in has the scenario and shorter times, and with `driven` constants of autolaunch, as
+        tests.process.drive names them. Only root has its state on the stage.
         """
         words = [sys.executable, "-m", "autolaunch", "systemd", "glm-4-9b", "--install", "--name", self.name]
         words += ["--user"] if self._of_user else ["--run-as", account]
@@ -127,15 +134,25 @@ class Unit:
         done = self.system.inside(*self._of_user, *words)
         assert done.returncode == 0, done.stderr
         wanted = {"RestartSec": "100ms", "StandardError": f"append:{self.stage.folder}/err", **directives}
-        passed = ("FAKE_ENGINE", "PYTHONPATH", "TMPDIR")
+        passed = ("FAKE_ENGINE", "HF_HUB_OFFLINE", "PYTHONPATH", "TMPDIR")
         lines = [f"Environment={name}={self.stage.environment[name]}" for name in passed]
         lines += [f"{name}={value}" for name, value in wanted.items() if not name.startswith("StartLimit")]
         about = [f"{name}={value}" for name, value in wanted.items() if name.startswith("StartLimit")]
+        lines += [] if driven is None else self._driven(driven)
         text = "\n".join(["[Unit]", *about, "[Service]", *lines, ""])
         folder = "/run/user/0/systemd/user" if self._of_user else "/run/systemd/system"
         self.system.write(f"{folder}/{self.name}.service.d/test.conf", text)
         self.control("daemon-reload", named=False)
         return done.stderr
+
+    def _driven(self, wanted: dict[str, Any]) -> list[str]:
+        """Give the lines that run the unit's own command with other constants."""
+        shown = self.control("cat").stdout.replace("\\\n", " ").splitlines()
+        (command,) = (line for line in shown if line.startswith("ExecStart="))
+        assert " -m autolaunch serve " in command
+        changed = command.replace(" -m autolaunch serve ", f" -m {drive(self.stage, **wanted)} serve ")
+        given = quoted(f"AUTOLAUNCH_DRIVE={self.stage.environment['AUTOLAUNCH_DRIVE']}")
+        return [f"Environment={given}", "ExecStart=", changed]
 
     def control(self, verb: str, *more: str, named: bool = True) -> subprocess.CompletedProcess[str]:
         manager = ("systemctl", "--user") if self._of_user else ("systemctl",)
@@ -148,11 +165,11 @@ class Unit:
     def get(self, prop: str) -> str:
         return self.control("show", "-p", prop, "--value").stdout.strip()
 
-    def becomes(self, state: str, deadline_s: float = 20.0) -> None:
+    def becomes(self, state: str, deadline_s: float = DEADLINE_S) -> None:
         """Wait for an ActiveState."""
         until(lambda: self.get("ActiveState") == state, f"ActiveState={state}", deadline_s=deadline_s)
 
-    def says(self, text: str, deadline_s: float = 20.0) -> None:
+    def says(self, text: str, deadline_s: float = DEADLINE_S) -> None:
         """Wait for a StatusText that has this in it."""
         until(lambda: text in self.get("StatusText"), f"a status with {text!r}", deadline_s=deadline_s)
 
@@ -161,19 +178,19 @@ class Unit:
         return [pid for pid in self.stage.mentioning() if mark in cmdline(pid)]
 
     def supervisor(self) -> int:
-        (pid,) = (pid for pid in self.pids(b"autolaunch\0serve") if b"warden" not in cmdline(pid))
+        (pid,) = (pid for pid in self.pids(SERVE) if b"warden" not in cmdline(pid))
         return pid
 
     def leader(self) -> int:
         """Give the fake engine's API server, which the warden's command line also names."""
         found = [pid for pid in self.pids(b"tests/fake_engine") if b"warden" not in cmdline(pid)]
-        return min(pid for pid in found if b"autolaunch\0serve" not in cmdline(pid))
+        return min(pid for pid in found if SERVE not in cmdline(pid))
 
     def close(self) -> None:
         """Stop it, whatever became of it."""
         with contextlib.suppress(subprocess.TimeoutExpired):
             if self.stage.mentioning():
-                for pid in self.pids(b"autolaunch\0serve"):
+                for pid in self.pids(SERVE):
                     os.kill(pid, signal.SIGCONT)
             self.control("stop")
             self.control("reset-failed")

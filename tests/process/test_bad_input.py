@@ -14,7 +14,7 @@ import pytest
 from tests.fake_engine import leftovers
 from tests.process.stage import ENGINE, Result, Stage, ok
 
-pytestmark = [pytest.mark.process, pytest.mark.timeout(60)]
+pytestmark = pytest.mark.process
 
 
 WITHOUT_VLLM = """

@@ -65,7 +65,7 @@ def test_the_nth_start_takes_the_nth_outcome_and_the_last_repeats(engine: Bench)
     lines = leftovers.starts(engine.folder)
     assert [line["n"] for line in lines] == [0, 1, 2]
     assert lines[0]["argv"][:2] == ["--model", "m"]
-    assert all(0 <= line["time"] - line["exec_time"] < 1 for line in lines)
+    assert all(0 <= line["time"] - line["exec_time"] < 30 for line in lines)
 
 
 def test_starts_at_the_same_time_never_share_a_number(engine: Bench) -> None:

@@ -11,15 +11,14 @@ import pytest
 from tests.fake_engine import behaviours as b
 from tests.fake_engine import leftovers
 from tests.fake_engine.behaviours import PHASES
-from tests.process.stage import Stage, drive, ok, stages, stopped, wait
+from tests.process.stage import HANG_S, Stage, drive, ok, stages, stopped, wait
 
-pytestmark = [pytest.mark.process, pytest.mark.timeout(60)]
+pytestmark = pytest.mark.process
 
 MEMBERS = ("leader", "core", "worker0")
 TREE = (b.Together(), b.Worker())
-STALL_S = 4.0
-"""More than the two seconds of silence in that start and the second between two looks at it."""
-HANG_S = 1.5
+STALL_S = 8.0
+"""More than the four seconds of silence in that start and the second between two looks at it."""
 
 
 def member(stage: Stage, role: str) -> int:
@@ -35,15 +34,15 @@ def member(stage: Stage, role: str) -> int:
 def test_a_process_that_is_stopped_in_a_start_is_a_stall() -> None:
     with stages(len(MEMBERS)) as every:
         for stage, role in zip(every, MEMBERS, strict=True):
-            stage.play(ok(*TREE, delay_s={"load": 2}))
+            stage.play(ok(*TREE, delay_s={"load": 4}))
             stage.launch("--stall-timeout", str(STALL_S))
-            os.kill(member(stage, role), signal.SIGSTOP)  # before the next is launched: two seconds are left for it
+            os.kill(member(stage, role), signal.SIGSTOP)  # before the next is launched: four seconds are left for it
         since = time.monotonic()
         for stage in every:
             ended = stage.end(stage.running[0])
             assert ended.code == 4
             assert f"(stall timeout {STALL_S:g} s)" in ended.err
-            assert time.monotonic() - since < STALL_S + 5
+            assert time.monotonic() - since < STALL_S + 20
             assert stage.left() == []
             assert stage.events == ["plan", "attempt", "failed", "stopped"]
 
@@ -61,7 +60,7 @@ def test_a_process_that_is_stopped_in_service_is_a_hang_and_the_engine_is_starte
         since = time.monotonic()
         for stage in every:
             assert "the engine hangs: no work and no answer for" in stage.line("crashed")["failure"]["line"]
-        assert time.monotonic() - since < 2 * HANG_S + 3
+        assert time.monotonic() - since < 2 * HANG_S + 20
         for stage, tree in zip(every, trees, strict=True):
             stage.line("ready", 1)
             assert not tree & set(leftovers.alive(stage.folder))
@@ -72,15 +71,15 @@ def test_a_process_that_is_stopped_in_service_is_a_hang_and_the_engine_is_starte
 def test_processes_that_go_on_in_time_have_done_nothing_wrong(stage: Stage) -> None:
     """In a start and in service, one after the other, for a part of what is allowed."""
     stage.play(ok(*TREE, delay_s={"load": 2}))
-    process = stage.launch("--stall-timeout", "4", "--hang-timeout", "5")
+    process = stage.launch("--stall-timeout", "20", "--hang-timeout", "9")
     for role in MEMBERS:
         with stopped(member(stage, role)):
             wait(process, 0.5)
     stage.line("ready")
     for role in MEMBERS:
         with stopped(member(stage, role)):
-            wait(process, 2)
-        wait(process, 1)  # whoever is asked answers now: one standstill behind another is one
+            wait(process, 3.5)
+        stage.asked()  # and answers: one standstill behind another is one
     stage.stop(process)
     assert stage.events == ["plan", "attempt", "ready", "stopped"]
 
@@ -99,7 +98,7 @@ def test_a_process_that_is_killed_in_a_start_ends_that_start() -> None:
             os.kill(member(stage, role), signal.SIGKILL)
             since = time.monotonic()
             ended = stage.end(stage.running[0])
-            assert time.monotonic() - since < 5
+            assert time.monotonic() - since < 30  # of the 60 that it would have taken
             assert (ended.code, stage.lines("failed")[0]["failure"]["kind"]) == ends[role]
             assert stage.left() == []
 
@@ -144,7 +143,7 @@ def test_an_exit_without_a_word_in_service_is_a_crash() -> None:
     kinds = {0: "unknown", 1: "unknown", 137: "other_crash"}
     with stages(len(kinds)) as every:
         for stage, code in zip(every, kinds, strict=True):
-            stage.play(ok(b.Worker(), b.DieAfterReady(seconds=2, kind="", code=code)), ok())
+            stage.play(ok(b.Worker(), b.DieAfterReady(recorded=True, kind="", code=code)), ok())
             stage.launch(module=drive(stage, restart_wait_s=0.05))
         for stage, kind in zip(every, kinds.values(), strict=True):
             stage.line("ready", 1)
@@ -164,4 +163,4 @@ def test_a_standstill_at_any_phase_ends_at_the_stall_timeout() -> None:
             assert "no data moved for 2 s (stall timeout 2 s)" in ended.err
             assert one.left() == []
             (failed,) = one.lines("failed")
-            assert failed["seconds"] < 15
+            assert failed["seconds"] < 30

@@ -13,9 +13,9 @@ import pytest
 
 from tests.fake_engine import behaviours as b
 from tests.fake_engine import leftovers
-from tests.process.stage import Stage, drive, ok, stages, state_of, until, wait
+from tests.process.stage import HANG_S, Stage, drive, ok, stages, state_of, until, wait
 
-pytestmark = [pytest.mark.process, pytest.mark.timeout(90)]
+pytestmark = pytest.mark.process
 
 MIB = 1 << 20
 
@@ -26,7 +26,7 @@ def limited(kind: int, most: int) -> None:
 
 def ended_well(stage: Stage) -> int:
     """Wait for the only run; whatever it was short of, it ends in words, and nothing is left."""
-    ended = stage.end(stage.running[0], 30.0)
+    ended = stage.end(stage.running[0])
     if "Fatal Python error: init_import_site" in ended.err:  # a .pth file beside it took the last descriptor
         stage.nothing_left()
         return 1
@@ -82,28 +82,23 @@ def test_a_supervisor_that_is_short_in_service_takes_no_healthy_engine_for_one_t
     with stages(len(kinds)) as every:
         for stage in every:
             stage.play(ok(b.Worker()))
-            stage.launch("--hang-timeout", "2")
+            stage.launch("--hang-timeout", str(HANG_S))
         with contextlib.ExitStack() as stack:
             for stage, kind in zip(every, kinds, strict=True):
                 stage.line("ready")
-                asked_again(stage)
+                stage.asked()
                 pid = stage.running[0].pid
                 few = 4 if kind == resource.RLIMIT_NOFILE else state_of(pid, "VmSize") * 1024
                 stack.enter_context(lowered(pid, kind, few))
-            wait(every[0].running[0], 5)
+            until(lambda: "cannot be seen" in every[0].err, "the warning")
+            wait(every[0].running[0], HANG_S)
             warned = [one.err.count("cannot be seen: autolaunch is short of file descriptors") for one in every]
             assert warned == [1, 0]
         for stage in every:
-            asked_again(stage)
+            stage.asked()
             stage.stop(stage.running[0])
             assert stage.events == ["plan", "attempt", "ready", "stopped"]
             assert "Traceback" not in stage.err
-
-
-def asked_again(stage: Stage) -> None:
-    """Wait for another question."""
-    asked = stage.log().count(b"POST /v1/completions")
-    until(lambda: stage.log().count(b"POST /v1/completions") > asked, "a question")
 
 
 def test_a_crash_while_no_descriptor_is_left_ends_the_run_in_words(stage: Stage) -> None:
@@ -112,7 +107,7 @@ def test_a_crash_while_no_descriptor_is_left_ends_the_run_in_words(stage: Stage)
     stage.line("ready")
     with lowered(process.pid, resource.RLIMIT_NOFILE, 4):
         stage.crash()
-        ended = stage.end(process, 40)
+        ended = stage.end(process)
     assert ended.code == 5, ended.err
     assert "Too many open files" in stage.lines()[-1]["reason"]
     assert "Traceback" not in ended.err

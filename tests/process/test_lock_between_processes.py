@@ -28,7 +28,7 @@ os.setuid(int(os.environ["USER_ID"]))  # here: another user may not even read th
 locks = CardLocks("glm-4-9b", lambda text: print("told", text, flush=True), folder)
 """
 HOLD = """
-held = locks.acquire(cards, wait_s=60)
+held = locks.acquire(cards, wait_s=300)
 print("held" if held else "another's", flush=True)
 sys.stdin.read()
 """
@@ -41,7 +41,7 @@ sys.stdin.read()
 COUNT = """
 counter = folder / "counter"
 for _ in range(int(sys.argv[3])):
-    held = locks.acquire(cards, wait_s=60)
+    held = locks.acquire(cards, wait_s=300)
     number = int(counter.read_text())
     counter.write_text(str(number + 1))
     held.release()
@@ -98,7 +98,7 @@ def test_a_second_start_on_a_card_waits_for_the_first_and_says_so(crowd: Crowd) 
     first = crowd.hold()
     second = crowd.start(HOLD, "a")
     assert crowd.line(second) == (
-        f"told another autolaunch (pid {first.pid}, glm-4-9b) is starting on this card: waiting up to 60 s"
+        f"told another autolaunch (pid {first.pid}, glm-4-9b) is starting on this card: waiting up to 300 s"
     )
     first.communicate()
     assert crowd.line(second) == "held"
@@ -146,7 +146,7 @@ def test_never_two_at_once_however_many_want_the_card(crowd: Crowd) -> None:
     """The holder removes the file as it goes: a waiter that had it open must not take it for the lock."""
     (crowd.folder / "counter").write_text("0")
     processes = [crowd.start(POLL_FAST + COUNT, "a", "200") for _ in range(4)]
-    assert [process.wait(60) for process in processes] == [0] * 4
+    assert [process.wait(300) for process in processes] == [0] * 4
     assert (crowd.folder / "counter").read_text() == "800"
     assert [path.name for path in crowd.folder.iterdir()] == ["counter"]
 
@@ -154,7 +154,7 @@ def test_never_two_at_once_however_many_want_the_card(crowd: Crowd) -> None:
 def test_runs_on_the_same_cards_in_another_order_never_wait_for_each_other(crowd: Crowd) -> None:
     (crowd.folder / "counter").write_text("0")
     processes = [crowd.start(POLL_FAST + COUNT, cards, "25") for cards in ("a,b,c", "c,b,a", "b,c,a", "c,a,b")]
-    assert [process.wait(60) for process in processes] == [0] * 4
+    assert [process.wait(300) for process in processes] == [0] * 4
     assert (crowd.folder / "counter").read_text() == "100"
 
 

@@ -21,9 +21,9 @@ from autolaunch.state import log_of
 from tests.fake_engine import behaviours as b
 from tests.fake_engine.scenario import Outcome
 from tests.process.booted import booted
-from tests.process.stage import ENGINE, ROOT, SECRET, TOKEN, Stage, ok, until
+from tests.process.stage import DEADLINE_S, ENGINE, ROOT, SECRET, TOKEN, Stage, ok, until
 
-pytestmark = [pytest.mark.process, pytest.mark.timeout(60)]
+pytestmark = pytest.mark.process
 
 UP = b"Application startup complete.\n"
 
@@ -34,7 +34,7 @@ def words(state: Path, *args: str) -> list[str]:
 
 def logs(state: Path, *args: str) -> subprocess.CompletedProcess[bytes]:
     """Run `autolaunch logs` to its end."""
-    return subprocess.run(words(state, *args), capture_output=True, check=False, timeout=30)
+    return subprocess.run(words(state, *args), capture_output=True, check=False, timeout=120)
 
 
 def kept(state: Path, run: str, *texts: bytes) -> Path:
@@ -70,7 +70,7 @@ class Follower:
 
     def end(self, number: signal.Signals = signal.SIGINT) -> int:
         self.process.send_signal(number)
-        return self.process.wait(10)
+        return self.process.wait(DEADLINE_S)
 
 
 @contextlib.contextmanager
@@ -80,7 +80,7 @@ def following(folder: Path, state: Path, *args: str) -> Iterator[Follower]:
         yield made
     finally:
         made.process.kill()
-        made.process.wait(10)
+        made.process.wait(DEADLINE_S)
 
 
 # --- shown once
@@ -117,7 +117,7 @@ def test_a_cause_behind_a_flood_is_diagnosed_from_the_name_of_the_head(stage: St
     path = stage.folder_of_run() / "attempt-1.log"
     assert b"To serve at least one request" not in path.read_bytes()
     words = [sys.executable, "-m", "autolaunch", "diagnose", "--json", str(path)]
-    said = subprocess.run(words, capture_output=True, check=True, timeout=30).stdout
+    said = subprocess.run(words, capture_output=True, check=True, timeout=120).stdout
     assert json.loads(said)["kind"] == "kv_too_small"
 
 
@@ -182,7 +182,7 @@ def test_a_reader_that_is_gone_ends_it_without_a_word(tmp_path: Path) -> None:
         assert process.stderr is not None
         process.stdout.read(10)
         process.stdout.close()
-        assert process.wait(10) == 0
+        assert process.wait(DEADLINE_S) == 0
         assert process.stderr.read().count(b"\n") == 1
 
 
@@ -195,7 +195,7 @@ def test_a_terminal_gets_colours_and_no_other_control_characters(tmp_path: Path)
         with contextlib.suppress(OSError):  # EIO is a terminal's end
             while data := os.read(ours, 1000):
                 seen += data
-        assert process.wait(10) == 0
+        assert process.wait(DEADLINE_S) == 0
     os.close(ours)
     assert seen == b"\x1b[31mred\x1b[0m ?]0;title? ?31m ?\tend\r\n"
 
@@ -375,7 +375,7 @@ def reported(stage: Stage, *args: str, **environment: str) -> subprocess.Complet
         made,
         capture_output=True,
         check=False,
-        timeout=60,
+        timeout=120,
         cwd=where,
         env={**ours, "PYTHONPATH": str(ROOT), **environment},
     )
@@ -480,14 +480,13 @@ def test_a_real_journal_knows_what_went_wrong(stage: Stage) -> None:
         assert system.inside("systemctl", "start", "systemd-journald").returncode == 0
         started = system.inside("systemctl", "start", "told")
         read = ("journalctl", "-u", "told", "--no-pager", "-o", "json")
-        told = until(
-            lambda: [
-                (line["PRIORITY"], line["MESSAGE"])
-                for line in map(json.loads, system.inside(*read).stdout.splitlines())
-                if line.get("_TRANSPORT") == "stdout"
-            ],
-            "lines in the journal",
-        )
+
+        def told_so_far() -> list[tuple[str, str]]:
+            lines = map(json.loads, system.inside(*read).stdout.splitlines())
+            return [(line["PRIORITY"], line["MESSAGE"]) for line in lines if line.get("_TRANSPORT") == "stdout"]
+
+        until(lambda: any("ready at attempt" in text for _, text in told_so_far()), "the last lines in the journal")
+        told = told_so_far()
     assert started.returncode == 0, (started.stderr, told)
     assert [text for priority, text in told if priority == "3" and "kv_too_small" in text]
     assert [text for priority, text in told if priority == "6" and "ready" in text]

@@ -8,7 +8,7 @@ import pytest
 
 from tests.process.stage import Stage
 
-pytestmark = [pytest.mark.process, pytest.mark.timeout(60)]
+pytestmark = pytest.mark.process
 
 ENGINE = """#!/bin/sh
 echo "VLLM_USE_MODELSCOPE=$VLLM_USE_MODELSCOPE" "$@" > "{seen}"

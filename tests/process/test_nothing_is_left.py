@@ -14,7 +14,7 @@ from tests.fake_engine.behaviours import Behaviour
 from tests.fake_engine.scenario import Outcome
 from tests.process.stage import CROWD_ROLES, Stage, crowd, ok, until
 
-pytestmark = [pytest.mark.process, pytest.mark.timeout(60)]
+pytestmark = pytest.mark.process
 
 TREES: dict[str, tuple[tuple[Behaviour, ...], set[str]]] = {
     "alone": ((), {"leader"}),

@@ -12,7 +12,7 @@ from autolaunch.arguments import given
 from tests.fake_engine import leftovers
 from tests.process.stage import ENGINE, Result, Stage, ok
 
-pytestmark = [pytest.mark.process, pytest.mark.timeout(60)]
+pytestmark = pytest.mark.process
 
 GLM4_TEMPLATE = "[gMASK]<sop>{% for item in messages %}{% if item['tools'] is defined %}"
 

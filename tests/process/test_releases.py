@@ -9,7 +9,7 @@ from tests.fake_engine.known import taken
 from tests.fake_engine.scenario import Outcome, Scenario
 from tests.process.stage import Stage, ok
 
-pytestmark = [pytest.mark.process, pytest.mark.timeout(60)]
+pytestmark = pytest.mark.process
 
 RELEASES = ("0.4.3", "0.6.3", "0.8.5", "0.11.0", "0.24.0", "0.32.0")
 

@@ -10,7 +10,7 @@ from scripts.bench_soak import BETWEEN, HELD, HELD_EVERY, ladder, outcomes, soak
 from tests.fake_engine.behaviours import DieAfterReady
 from tests.fake_engine.scenario import Outcome
 
-pytestmark = [pytest.mark.process, pytest.mark.timeout(120)]
+pytestmark = pytest.mark.process
 
 LIVES = 20
 SETTLING_MIB = 3.0

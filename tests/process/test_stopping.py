@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import pty
+import re
 import select
 import signal
 import subprocess
@@ -20,9 +21,9 @@ import pytest
 from tests.fake_engine import behaviours as b
 from tests.fake_engine import leftovers
 from tests.fake_engine.scenario import Outcome
-from tests.process.stage import Stage, crowd, ok, until
+from tests.process.stage import DEADLINE_S, Stage, crowd, drive, ok, until
 
-pytestmark = [pytest.mark.process, pytest.mark.timeout(60)]
+pytestmark = pytest.mark.process
 
 STOPS = (signal.SIGINT, signal.SIGTERM)
 
@@ -57,19 +58,19 @@ def test_a_signal_during_a_start_ends_it(stage: Stage, number: signal.Signals) -
 
 def test_a_signal_right_after_the_fork_is_not_lost_for_the_whole_grace(stage: Stage) -> None:
     """Once SIGTERM reached the child before its setsid, or while it still ignored SIGTERM as the warden does."""
-    stage.play(ok(delay_s={"import": 60}))
-    process = stage.launch()
+    stage.play(ok(delay_s={"import": 600}))
+    process = stage.launch(module=drive(stage, policy={"start_grace_s": 60}))
     stage.line("attempt")
     since = time.monotonic()
     process.send_signal(signal.SIGINT)
     stopped_as_asked(stage, process, signal.SIGINT)
-    assert time.monotonic() - since < 5
+    assert time.monotonic() - since < 30
 
 
 def test_a_signal_while_a_failed_start_is_ended_starts_no_other(stage: Stage) -> None:
-    stage.environment["AUTOLAUNCH_DRIVE"] = json.dumps({"policy": {"failed_grace_s": 10, "kill_wait_s": 10}})
+    module = drive(stage, policy={"failed_grace_s": 10, "kill_wait_s": 30})
     stage.play(Outcome(kind="kv_too_small", then="hang", behaviours=crowd()), ok())
-    process = stage.launch(module="tests.process.drive")
+    process = stage.launch(module=module)
     stage.happened("cause")
     process.send_signal(signal.SIGINT)
     process.send_signal(signal.SIGTERM)  # not SIGINT: two of a kind that come before the handler runs are one
@@ -85,32 +86,31 @@ def test_a_signal_while_memory_is_awaited_ends_at_once(stage: Stage) -> None:
     since = time.monotonic()
     process.send_signal(signal.SIGTERM)
     stopped_as_asked(stage, process, signal.SIGTERM)
-    assert time.monotonic() - since < 2
+    assert time.monotonic() - since < 10  # of the 15 that memory is waited for
     assert len(leftovers.starts(stage.folder)) == 1
 
 
 @pytest.mark.parametrize("launch", [1, 2])
 def test_a_signal_during_a_launch_that_the_host_refuses_ends_in_zero_at_once(stage: Stage, launch: int) -> None:
     """The first launch once ended in a traceback, a later one after 22 s with 5: no engine's end ever came."""
-    stage.environment["AUTOLAUNCH_DRIVE"] = json.dumps({"refuse_launch": launch})
+    module = drive(stage, refuse_launch=launch, policy={"stop_grace_s": 60, "start_grace_s": 60, "kill_wait_s": 60})
     stage.play(Outcome(kind="kv_too_small"), ok())
     since = time.monotonic()
-    stopped_as_asked(stage, stage.launch(module="tests.process.drive"), signal.SIGTERM)
-    assert time.monotonic() - since < 10
+    stopped_as_asked(stage, stage.launch(module=module), signal.SIGTERM)
+    assert time.monotonic() - since < 45
     assert len(leftovers.starts(stage.folder)) == launch - 1
 
 
 def test_a_signal_during_backoff_ends_at_once(stage: Stage) -> None:
-    stage.environment["AUTOLAUNCH_DRIVE"] = json.dumps({"restart_wait_s": 60})
     stage.play(ok())
-    process = stage.launch(module="tests.process.drive")
+    process = stage.launch(module=drive(stage, restart_wait_s=600))
     stage.line("ready")
     stage.crash()
     until(lambda: stage.lines("crashed") and not leftovers.alive(stage.folder), "the crash")
     since = time.monotonic()
     process.send_signal(signal.SIGINT)
     stopped_as_asked(stage, process, signal.SIGINT)
-    assert time.monotonic() - since < 2
+    assert time.monotonic() - since < 60
 
 
 def test_the_grace_is_kept_for_an_engine_that_takes_its_time(stage: Stage) -> None:
@@ -123,15 +123,15 @@ def test_the_grace_is_kept_for_an_engine_that_takes_its_time(stage: Stage) -> No
 
 
 def test_a_second_interrupt_skips_the_grace(stage: Stage) -> None:
-    stage.play(ok(b.Worker(), delay_s={"shutdown": 60}))
-    process = stage.launch()
+    stage.play(ok(b.Worker(), delay_s={"shutdown": 600}))
+    process = stage.launch(module=drive(stage, policy={"stop_grace_s": 60}))
     stage.line("ready")
     process.send_signal(signal.SIGINT)
     stage.happened("stopping")
     since = time.monotonic()
     process.send_signal(signal.SIGINT)
     stopped_as_asked(stage, process, signal.SIGINT)
-    assert time.monotonic() - since < 3
+    assert time.monotonic() - since < 30
 
 
 def test_a_storm_of_signals_ends_in_zero(stage: Stage) -> None:
@@ -203,9 +203,8 @@ def _handles_signals(pid: int) -> bool:
 
 
 def test_a_signal_while_the_run_is_prepared_ends_in_zero(stage: Stage) -> None:
-    stage.environment["AUTOLAUNCH_DRIVE"] = json.dumps({"slow_start_s": 30})
     stage.play(ok())
-    process = stage.launch(module="tests.process.drive")
+    process = stage.launch(module=drive(stage, slow_start_s=300))
     until(lambda: "measuring" in stage.out, "the preparation")
     process.send_signal(signal.SIGTERM)
     assert stage.end(process).code == 0
@@ -267,9 +266,8 @@ def test_an_interrupt_from_the_terminal_reaches_only_the_supervisor(stage: Stage
 
 
 def test_a_terminal_that_is_closed_ends_the_run_and_leaves_nothing(stage: Stage) -> None:
-    stage.environment["AUTOLAUNCH_DRIVE"] = json.dumps({"policy": {"stop_grace_s": 1}})
     stage.play(ok(*crowd()))
-    terminal = Terminal(stage, module="tests.process.drive")
+    terminal = Terminal(stage, module=drive(stage, policy={"stop_grace_s": 1}))
     until(lambda: terminal.read() and stage.lines("ready"), "ready")
     os.close(terminal.master)
     assert stage.line("stopped")["reason"] == "SIGHUP"
@@ -283,7 +281,7 @@ def test_a_terminal_shows_the_phase_of_a_long_start_in_one_line(stage: Stage) ->
     assert terminal.wait() == 0
     os.close(terminal.master)
     assert b"\r\x1b[2K" in terminal.shown
-    assert b"loading weights, 2 s" in terminal.shown or b"starting the engine core, 2 s" in terminal.shown
+    assert re.search(rb"(loading weights|starting the engine core), \d+ s", terminal.shown)
     assert terminal.shown.count(b"\n") < 15
     assert stage.lines()[-1]["exit_code"] == 0
 
@@ -324,32 +322,32 @@ class Asking(threading.Thread):
             {"Content-Type": "application/json"},
         )
         try:
-            with urllib.request.urlopen(request, timeout=60) as answer:
+            with urllib.request.urlopen(request, timeout=2 * DEADLINE_S) as answer:
                 self.status = answer.status
         except OSError as error:
             self.status = str(error)
 
 
 def metrics(stage: Stage) -> str:
-    with urllib.request.urlopen(f"http://127.0.0.1:{stage.port}/metrics", timeout=5) as answer:
+    with urllib.request.urlopen(f"http://127.0.0.1:{stage.port}/metrics", timeout=DEADLINE_S) as answer:
         return str(answer.read().decode())
 
 
 def test_a_request_that_runs_is_finished_before_the_engine_is_asked_to_end(stage: Stage) -> None:
-    stage.play(ok(b.SlowCompletion(seconds=2)))
+    stage.play(ok(b.SlowCompletion(seconds=4)))
     process = stage.launch()
     stage.line("ready")
     client = Asking(stage)
     until(lambda: "} 1.0" in metrics(stage).splitlines()[1], "the request to run")
     process.send_signal(signal.SIGTERM)
     stopped_as_asked(stage, process, signal.SIGTERM)
-    client.join(10)
+    client.join(DEADLINE_S)
     assert client.status == 200
     assert "  1 request runs and may finish (--drain-timeout); a second signal ends it all at once\n" in stage.err
 
 
 def test_a_request_that_takes_too_long_is_not_waited_for(stage: Stage) -> None:
-    stage.play(ok(b.SlowCompletion(seconds=60)))
+    stage.play(ok(b.SlowCompletion(seconds=600)))
     process = stage.launch("--drain-timeout", "1")
     stage.line("ready")
     client = Asking(stage)
@@ -357,14 +355,14 @@ def test_a_request_that_takes_too_long_is_not_waited_for(stage: Stage) -> None:
     since = time.monotonic()
     process.send_signal(signal.SIGTERM)
     stopped_as_asked(stage, process, signal.SIGTERM)
-    assert 1 <= time.monotonic() - since < 15
-    client.join(10)
+    assert 1 <= time.monotonic() - since < 60
+    client.join(DEADLINE_S)
     assert client.status != 200
 
 
 def test_a_second_signal_does_not_wait_for_requests(stage: Stage) -> None:
-    stage.play(ok(b.SlowCompletion(seconds=60)))
-    process = stage.launch("--drain-timeout", "60")
+    stage.play(ok(b.SlowCompletion(seconds=600)))
+    process = stage.launch("--drain-timeout", "600")
     stage.line("ready")
     Asking(stage)
     until(lambda: "} 1.0" in metrics(stage).splitlines()[1], "the request to run")
@@ -375,4 +373,4 @@ def test_a_second_signal_does_not_wait_for_requests(stage: Stage) -> None:
     assert process.poll() is None, "it waits for the request"
     process.send_signal(signal.SIGTERM)
     stopped_as_asked(stage, process, signal.SIGTERM)
-    assert time.monotonic() - since < 15
+    assert time.monotonic() - since < 60

@@ -17,7 +17,7 @@ from tests.fake_engine.scenario import Outcome
 from tests.process.booted import Booted, Unit, booted
 from tests.process.stage import Stage, ok, until
 
-pytestmark = [pytest.mark.process, pytest.mark.timeout(90)]
+pytestmark = pytest.mark.process
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +41,7 @@ def stopped(unit: Unit) -> None:
     """Stop it and see that it ended as asked, with nothing left."""
     since = time.monotonic()
     assert unit.control("stop").returncode == 0
-    assert time.monotonic() - since < 10
+    assert time.monotonic() - since < 18  # less than any grace
     assert (unit.get("ActiveState"), unit.get("Result")) == ("inactive", "success")
     assert unit.stage.mentioning() == []
     unit.stage.nothing_left()
@@ -72,7 +72,7 @@ def test_the_status_says_what_is_being_tried_and_stop_works_while_it_climbs(unit
 
 def test_a_stop_while_a_failed_start_is_ended_starts_no_other(unit: Unit) -> None:
     unit.stage.play(Outcome(kind="kv_too_small", then="hang", behaviours=(b.IgnoreSigterm(), b.Worker())), ok())
-    unit.install()
+    unit.install(driven={"policy": {"failed_grace_s": 60}})
     unit.start()
     unit.stage.happened("cause")
     stopped(unit)
@@ -88,7 +88,7 @@ def test_a_stop_right_after_the_start_leaves_nothing(unit: Unit) -> None:
 
 def test_a_stop_while_a_crash_is_waited_out_is_at_once(unit: Unit) -> None:
     unit.stage.play(ok())
-    unit.install()
+    unit.install(driven={"restart_wait_s": 600})
     unit.control("start")
     os.kill(unit.leader(), signal.SIGSEGV)
     unit.says("waiting to start again after")
@@ -97,20 +97,20 @@ def test_a_stop_while_a_crash_is_waited_out_is_at_once(unit: Unit) -> None:
 
 
 def test_a_start_that_works_may_take_longer_than_timeout_start_sec(unit: Unit) -> None:
-    unit.stage.play(ok(b.BusySilent(seconds=8, phase="load")))
-    unit.install(TimeoutStartSec="3s")
+    unit.stage.play(ok(b.BusySilent(seconds=18, phase="load")))
+    unit.install(TimeoutStartSec="8s")
     since = time.monotonic()
     assert unit.control("start").returncode == 0, unit.stage.err
-    assert time.monotonic() - since > 6
+    assert time.monotonic() - since > 16
     assert unit.get("ActiveState") == "active"
     stopped(unit)
 
 
 def test_a_start_that_stalls_is_ended_by_us_with_the_reason(unit: Unit) -> None:
     unit.stage.play(ok(b.NoOutputHang(phase="load")))
-    unit.install("--stall-timeout", "2", TimeoutStartSec="3s", Restart="no")
+    unit.install("--stall-timeout", "5", TimeoutStartSec="20s", Restart="no")
     unit.start()
-    unit.becomes("failed", 30)
+    unit.becomes("failed")
     assert (unit.get("Result"), unit.get("ExecMainStatus")) == ("exit-code", "4")
     assert "no output, no processor time" in unit.stage.lines("failed")[0]["failure"]["line"]
     assert unit.stage.mentioning() == []
@@ -118,11 +118,11 @@ def test_a_start_that_stalls_is_ended_by_us_with_the_reason(unit: Unit) -> None:
 
 def test_a_supervisor_that_hangs_in_a_start_is_ended_by_systemd(unit: Unit) -> None:
     unit.stage.play(ok(b.NoOutputHang(phase="load")))
-    unit.install("--stall-timeout", "1", TimeoutStartSec="2s", WatchdogSec="0", Restart="no", TimeoutStopSec="1s")
+    unit.install("--stall-timeout", "8", TimeoutStartSec="15s", WatchdogSec="0", Restart="no", TimeoutStopSec="1s")
     unit.start()
     unit.stage.line("attempt")
     os.kill(unit.supervisor(), signal.SIGSTOP)
-    unit.becomes("failed", 40)
+    unit.becomes("failed", 120)
     assert unit.get("Result") == "timeout"
     until(lambda: not unit.stage.mentioning(), "nothing left")
 
@@ -174,12 +174,12 @@ def test_an_engine_that_dies_is_started_again_by_us_and_the_unit_stays_active(
 
 def test_a_supervisor_that_hangs_in_service_is_found_by_the_watchdog(unit: Unit) -> None:
     unit.stage.play(ok(b.Worker()))
-    unit.install(WatchdogSec="2s", Restart="no")
+    unit.install(WatchdogSec="5s", Restart="no")
     unit.control("start")
     os.kill(unit.supervisor(), signal.SIGSTOP)
     since = time.monotonic()
     unit.becomes("failed")
-    assert time.monotonic() - since < 10
+    assert time.monotonic() - since < 40
     assert unit.get("Result") == "watchdog"
     until(lambda: not unit.stage.mentioning(), "nothing left")
     assert unit.control("start").returncode == 0  # the warden was killed as well: the next start clears its folder
@@ -188,10 +188,15 @@ def test_a_supervisor_that_hangs_in_service_is_found_by_the_watchdog(unit: Unit)
 
 def test_the_watchdog_lets_a_supervisor_live_that_is_well(unit: Unit) -> None:
     unit.stage.play(ok())
-    unit.install(WatchdogSec="1s")
+    unit.install(WatchdogSec="6s")
     unit.control("start")
-    pid, since = unit.supervisor(), time.monotonic()
-    until(lambda: time.monotonic() - since > 5, "five times the watchdog")
+    pid, seen = unit.supervisor(), set[str]()
+
+    def beaten() -> bool:
+        seen.add(unit.get("WatchdogTimestampMonotonic"))
+        return len(seen) > 5
+
+    until(beaten, "five signs of life: more than twice the watchdog")
     assert (unit.get("ActiveState"), unit.get("NRestarts"), unit.supervisor()) == ("active", "0", pid)
     stopped(unit)
 
@@ -209,7 +214,7 @@ def test_an_end_that_no_restart_cures_is_not_restarted(unit: Unit, kind: str, co
 
 def test_an_end_that_a_restart_may_cure_is_restarted_until_systemds_own_limit(unit: Unit) -> None:
     unit.stage.play(Outcome(kind="distributed_error"))
-    unit.install("--max-attempts", "1", StartLimitBurst="2")
+    unit.install("--max-attempts", "1", StartLimitBurst="2", StartLimitIntervalSec="600")
     unit.start()
     unit.becomes("failed")
     assert unit.get("ExecMainStatus") == "4"

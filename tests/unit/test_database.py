@@ -264,7 +264,8 @@ def test_what_goes_wrong_later_is_told_to_whoever_listens_then(kept: Kept) -> No
     assert kept.warnings == []
 
 
-def test_another_process_that_writes_is_waited_for(kept: Kept) -> None:
+def test_another_process_that_writes_is_waited_for(kept: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(database, "BUSY_S", 60)
     memory = kept.open()
     other = sqlite3.connect(kept.file, isolation_level=None, check_same_thread=False)
     other.execute("BEGIN EXCLUSIVE")

@@ -16,6 +16,7 @@ from autolaunch import door
 from autolaunch.door import Door
 
 WHOLE = b"question\n"
+PATIENT_S = 60.0
 
 
 def reply(asked: bytes) -> bytes | None:
@@ -37,13 +38,13 @@ def opened(answer: door.Reply = reply) -> Iterator[tuple[Door, tuple[str, int]]]
         assert not made._thread.is_alive()
 
 
-def ask(address: tuple[str, int], question: bytes = WHOLE, *, timeout: float = 10.0) -> bytes:
+def ask(address: tuple[str, int], question: bytes = WHOLE, *, timeout: float = PATIENT_S) -> bytes:
     with socket.create_connection(address, timeout) as client:
         client.sendall(question)
         return b"".join(iter(lambda: client.recv(1 << 16), b""))
 
 
-def until(holds: Callable[[], bool], what: str, deadline_s: float = 10.0) -> None:
+def until(holds: Callable[[], bool], what: str, deadline_s: float = 60.0) -> None:
     deadline = time.monotonic() + deadline_s
     while not holds():
         assert time.monotonic() < deadline, what
@@ -57,7 +58,7 @@ def test_a_question_is_answered_and_the_place_is_free_again() -> None:
 
 
 def test_a_question_may_come_in_pieces() -> None:
-    with opened() as (made, address), socket.create_connection(address, 10) as client:
+    with opened() as (made, address), socket.create_connection(address, PATIENT_S) as client:
         for byte in WHOLE[:-1]:
             client.sendall(bytes((byte,)))
             until(lambda: made.visits == 1, "the client is in")
@@ -66,7 +67,7 @@ def test_a_question_may_come_in_pieces() -> None:
 
 
 def test_a_client_that_asks_and_shuts_its_side_is_answered() -> None:
-    with opened() as (_, address), socket.create_connection(address, 10) as client:
+    with opened() as (_, address), socket.create_connection(address, PATIENT_S) as client:
         client.sendall(WHOLE)
         client.shutdown(socket.SHUT_WR)
         assert client.recv(100) == b"9 bytes"
@@ -74,27 +75,32 @@ def test_a_client_that_asks_and_shuts_its_side_is_answered() -> None:
 
 def test_a_client_that_never_asks_has_to_leave(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(door, "HEAD_S", 0.1)
-    with opened() as (_, address), socket.create_connection(address, 10) as client:
+    with opened() as (_, address), socket.create_connection(address, PATIENT_S) as client:
         assert client.recv(1) == b""
 
 
 def test_a_client_that_drips_does_not_get_more_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(door, "HEAD_S", 0.3)
-    with opened() as (_, address), socket.create_connection(address, 10) as client:
+    with opened() as (_, address), socket.create_connection(address, PATIENT_S) as client:
         began = time.monotonic()
         with contextlib.suppress(ConnectionResetError, BrokenPipeError):
-            while time.monotonic() < began + 10:
+            while time.monotonic() < began + PATIENT_S:
                 client.sendall(b"x")
                 threading.Event().wait(0.02)
-        assert time.monotonic() - began < 5
+        assert time.monotonic() - began < PATIENT_S / 2
 
 
 def test_a_client_that_does_not_read_has_to_leave(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(door, "SEND_S", 0.2)
-    with opened(lambda _: b"x" * (64 << 20)) as (made, address), socket.create_connection(address, 10) as client:
+    asked: list[bytes] = []
+
+    def much(question: bytes) -> bytes:
+        asked.append(question)
+        return b"x" * (64 << 20)
+
+    with opened(much) as (made, address), socket.create_connection(address, PATIENT_S) as client:
         client.sendall(WHOLE)
-        until(lambda: made.visits == 1, "the client is in")
-        until(lambda: made.visits == 0, "the client had to leave")
+        until(lambda: bool(asked) and made.visits == 0, "the client was in and had to leave")
 
 
 def test_a_long_answer_arrives_whole() -> None:
@@ -109,7 +115,7 @@ def test_what_is_sent_behind_the_question_does_not_take_the_answer_back() -> Non
 
 def test_a_reset_ends_one_visit_only() -> None:
     with opened() as (made, address):
-        client = socket.create_connection(address, 10)
+        client = socket.create_connection(address, PATIENT_S)
         client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
         client.sendall(b"x")
         until(lambda: made.visits == 1, "the client is in")
@@ -121,20 +127,20 @@ def test_a_reset_ends_one_visit_only() -> None:
 def test_places_are_bounded_and_whoever_waits_gets_the_oldest(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(door, "CONNECTIONS", 4)
     monkeypatch.setattr(door, "PATIENCE_S", 0.2)
-    monkeypatch.setattr(door, "HEAD_S", 60.0)
+    monkeypatch.setattr(door, "HEAD_S", 600.0)
     with opened() as (made, address), contextlib.ExitStack() as clients:
-        idle = [clients.enter_context(socket.create_connection(address, 10)) for _ in range(4)]
+        idle = [clients.enter_context(socket.create_connection(address, PATIENT_S)) for _ in range(4)]
         until(lambda: made.visits == 4, "every place is taken")
         began = time.monotonic()
         assert ask(address) == b"9 bytes"
-        assert time.monotonic() - began < 5
+        assert time.monotonic() - began < PATIENT_S
         assert made.visits <= 4
         assert idle[0].recv(1) == b""
 
 
 def test_nobody_has_to_leave_while_there_is_room(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(door, "PATIENCE_S", 0.0)
-    with opened() as (made, address), socket.create_connection(address, 10) as early:
+    with opened() as (made, address), socket.create_connection(address, PATIENT_S) as early:
         for _ in range(20):
             assert ask(address) == b"9 bytes"
         early.sendall(WHOLE)
@@ -168,7 +174,7 @@ def test_a_process_out_of_descriptors_tries_again_instead_of_spinning() -> None:
 
 
 def test_a_kernel_out_of_memory_costs_one_visit_and_not_the_door(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(door, "HEAD_S", 0.3)
+    monkeypatch.setattr(door, "HEAD_S", 3.0)
     with opened() as (made, address):
         assert ask(address) == b"9 bytes"
         register, refusals = made._selector.register, iter((1,))
@@ -198,7 +204,7 @@ def test_a_busy_door_takes_its_share_of_a_core_and_no_more() -> None:
         for one in asking:
             one.start()
         for one in asking:
-            one.join(30)
+            one.join(PATIENT_S)
         took, used = time.monotonic() - began, time.process_time() - before
     assert used >= 0.4
     assert used / took < 0.6  # a quarter, and the clients' own
@@ -213,9 +219,9 @@ def test_an_idle_door_costs_nothing() -> None:
 
 
 def test_closing_ends_every_visit_and_frees_the_address() -> None:
-    with opened() as (made, address), socket.create_connection(address, 10) as client:
+    with opened() as (made, address), socket.create_connection(address, PATIENT_S) as client:
         until(lambda: made.visits == 1, "the client is in")
         made.close()
         assert client.recv(1) == b""
         with pytest.raises(ConnectionRefusedError):
-            socket.create_connection(address, 10)
+            socket.create_connection(address, PATIENT_S)

@@ -148,9 +148,9 @@ def test_an_interpreter_that_hangs_is_given_up_with_its_children(
     since = time.monotonic()
     with pytest.raises(HostError):
         place.find()
-    assert time.monotonic() - since < 5
+    assert time.monotonic() - since < 60
     while any(b"987654" in _cmdline(entry) for entry in Path("/proc").iterdir()):
-        assert time.monotonic() - since < 10
+        assert time.monotonic() - since < 120
     assert capfd.readouterr() == ("", "")
 
 

@@ -26,7 +26,7 @@ def answering(*answers: bytes) -> Iterator[Address]:
     def serve() -> None:
         for number in range(1000):
             with suppress(OSError), listener.accept()[0] as client:
-                client.settimeout(2.0)
+                client.settimeout(10.0)
                 client.recv(65536)
                 client.sendall(answers[min(number, len(answers) - 1)])
             if listener.fileno() < 0:

@@ -363,5 +363,5 @@ def test_systemd_finds_nothing_to_complain_about(tmp_path: Path, for_user: bool,
     path.write_text(unit(made, version="1"))
     words_ = shlex.split(f"systemd-analyze verify {'--user' if for_user else '--system'} {path}")
     environment = {**os.environ, "XDG_RUNTIME_DIR": str(tmp_path)}
-    done = subprocess.run(words_, capture_output=True, text=True, timeout=30, check=False, env=environment)
+    done = subprocess.run(words_, capture_output=True, text=True, timeout=120, check=False, env=environment)
     assert (done.returncode, done.stderr) == (0, "")
