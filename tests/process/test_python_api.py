@@ -162,10 +162,8 @@ def test_an_interpreter_that_is_killed_during_the_start_leaves_nothing(stage: St
 
 def test_a_fork_of_the_interpreter_does_not_stop_its_server(stage: Stage) -> None:
     stage.play(ok())
-    process = script(
-        stage,
-        "pid = os.fork()\nif not pid: sys.exit(0)\nos.waitpid(pid, 0)\nprint(server.ready, flush=True)\ntime.sleep(600)",
-    )
+    end = "pid = os.fork()\nif not pid: sys.exit(0)\nos.waitpid(pid, 0)\nprint(server.ready, flush=True)\n"
+    process = script(stage, end + "time.sleep(600)")
     until(lambda: "True" in stage.out or process.poll() is not None, "the fork to be gone")
     assert process.poll() is None
     assert leftovers.alive(stage.folder)

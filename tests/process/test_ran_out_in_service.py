@@ -7,13 +7,13 @@ import pytest
 from tests.fake_engine import behaviours as b
 from tests.process.stage import Stage, drive, ok
 
-pytestmark = [pytest.mark.process, pytest.mark.timeout(60)]
+pytestmark = pytest.mark.process
 
 PINNED = (
     *("--gpu-memory-utilization", "0.8", "--max-model-len", "8192", "--max-num-batched-tokens", "2048"),
     *("--max-num-seqs", "8", "--enforce-eager"),
 )
-RAN_OUT = b.DieAfterReady(seconds=0.5, kind="runtime_oom", answered=True)
+RAN_OUT = b.DieAfterReady(seconds=0.5, kind="runtime_oom", recorded=True)
 
 
 def test_a_service_whose_settings_are_all_pinned_serves_again_after_it_ran_out_of_memory(stage: Stage) -> None:
