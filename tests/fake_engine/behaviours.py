@@ -124,6 +124,15 @@ class HoldPort(Behaviour):
     ignore_sigterm: bool = False
 
 
+class HoldMemory(Behaviour):
+    """A grandchild in a session of its own, deaf to SIGTERM and without a mark in its environment, keeps `mib` MiB of
+    the host's memory and, with the memory model, `gib` GiB of the first card after the leader is gone."""
+
+    _name = "hold_memory"
+    mib: int = 16
+    gib: float = 0.0
+
+
 class ReusePort(Behaviour):
     """The port is bound with SO_REUSEPORT, as vLLM does: a second engine's bind succeeds beside the first."""
 
@@ -166,6 +175,24 @@ class Health503(Behaviour):
 
     _name = "health_503_s"
     seconds: float = 1.0
+
+
+class Unavailable(Behaviour):
+    """/health answers 503 for `seconds`, from the `after`th completion on; with `everywhere` every route does."""
+
+    _name = "unavailable_s"
+    seconds: float = 600.0
+    after: int = 1
+    everywhere: bool = False
+
+
+class CoreDies(Behaviour):
+    """After `requests` completions the engine core dies of the next: EngineDeadError is printed, completions answer
+    500 and /health 503. The API server lives on, as with VLLM_KEEP_ALIVE_ON_ENGINE_DEATH, or `exits` with 0."""
+
+    _name = "core_dies"
+    requests: int = 1
+    exits: bool = False
 
 
 class NoHealth(Behaviour):

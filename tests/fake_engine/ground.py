@@ -62,6 +62,11 @@ class Ground:
         if self.verdict.compiled and phase in PHASES[PHASES.index("kv_cache") :]:
             self.ledger.compiled(self.shape)
 
+    def keep(self, pid: int, gib: float) -> None:
+        """Note what a process keeps of the card for as long as it lives."""
+        if self.cards is not None and gib:
+            self.cards.hold(pid, int(gib * GIB))
+
     def told(self) -> dict[str, object]:
         """Give what the ledger's lines say of the verdict."""
         if self.verdict is None:

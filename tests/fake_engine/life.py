@@ -13,9 +13,11 @@ from .behaviours import (
     AllocateMib,
     Behaviour,
     BusySilent,
+    CoreDies,
     DieAfterReady,
     DoubleFork,
     ExitBeforeReady,
+    HoldMemory,
     NoOutputHang,
     Pooling,
     PrintSecret,
@@ -31,6 +33,7 @@ from .values import fill_values, numbers
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from threading import Event
     from types import FrameType
     from typing import NoReturn
 
@@ -165,6 +168,8 @@ class Life:
 
     def _grow(self) -> None:
         self.family.grow(self.listening.fileno() if self.listening else -1)
+        if memory := self.outcome.find(HoldMemory):
+            self.ground.keep(self.family.holder, memory.gib)
         if self.family.core:
             self.speech.values["core_pid"] = self.family.core
             self.speech.values["core_prefix"] = f"(EngineCore pid={self.family.core}) "
@@ -259,6 +264,9 @@ class Life:
             self._act(behaviour)
         if self.failing == "serving":
             self._fail()
+        dead = self.outcome.find(CoreDies)
+        if dead:
+            self._outlive_the_core(service.died, exits=dead.exits)
         death = self.outcome.find(DieAfterReady)
         if death:
             if death.recorded:
@@ -269,6 +277,15 @@ class Life:
     def _log_request(self, request: str, status: str) -> None:
         self.speech.values |= {"request": request, "status": status}
         say(self.speech.phase("request"))
+
+    def _outlive_the_core(self, died: Event, *, exits: bool) -> None:
+        died.wait()
+        say(cause(self.speech, "other_crash", serving=True))
+        self.ledger.event("cause")
+        say(aftermath(self.speech, "other_crash", serving=True))
+        self.family.end()
+        if exits:
+            self._leave(0)
 
     def _die(self, death: DieAfterReady) -> NoReturn:
         time.sleep(death.seconds)

@@ -10,7 +10,7 @@ import os
 import signal
 from contextlib import contextmanager, suppress
 
-from .behaviours import Child, DoubleFork, HoldPipe, HoldPort, IgnoreSigterm, Together, Worker
+from .behaviours import Child, DoubleFork, HoldMemory, HoldPipe, HoldPort, IgnoreSigterm, Together, Worker
 from .ledger import stat_fields
 from .line import ends, take_part
 from .record import Record
@@ -34,7 +34,7 @@ class Way(Record):
 
     detach  a session of its own; orphan  its parent is gone at once; deaf  the signals that it ignores;
     quiet   without the leader's output; bare  with an empty environment; keep  the one descriptor it keeps;
-    line    its end of the line to whoever needs it to take part (`line`).
+    line    its end of the line to whoever needs it to take part (`line`); mib  the memory that it keeps, in MiB.
     """
 
     detach: bool = False
@@ -44,6 +44,7 @@ class Way(Record):
     bare: bool = False
     keep: int = -1
     line: int = -1
+    mib: int = 0
 
 
 class Family:
@@ -56,6 +57,7 @@ class Family:
         self.workers: tuple[int, ...] = ()
         self.line = -1
         self.below: list[int] = []
+        self.holder = 0
         ignore = outcome.find(IgnoreSigterm)
         self.deaf = () if ignore is None else STOPS if ignore.sigint else STOPS[:1]
 
@@ -68,6 +70,9 @@ class Family:
         if pipe:
             deaf = STOPS if pipe.ignore_sigterm else self.deaf
             self._fork("hold_pipe", "", Way(orphan=True, detach=pipe.setsid, deaf=deaf))
+        if memory := self.outcome.find(HoldMemory):
+            way = Way(orphan=True, detach=True, deaf=(*STOPS, signal.SIGHUP), quiet=True, bare=True, mib=memory.mib)
+            (self.holder,) = self._fork("hold_memory", "", way)
         if port:
             deaf = STOPS if port.ignore_sigterm else self.deaf
             self._fork("hold_port", "", Way(orphan=True, detach=port.setsid, deaf=deaf, quiet=True, keep=listening))
@@ -143,7 +148,7 @@ class Family:
             os.close(writing)
             if way.line >= 0:
                 take_part(way.line, self.below if role == "core" else [], core=role == "core")
-            _live(bare=way.bare)
+            _live(bare=way.bare, mib=way.mib)
         finally:
             os._exit(FAILED)
 
@@ -186,11 +191,11 @@ def _drain(handle: int) -> bytes:
     return told
 
 
-def _live(*, bare: bool) -> NoReturn:
+def _live(*, bare: bool, mib: int) -> NoReturn:
     if bare:
         import sys
 
-        os.execve(sys.executable, [sys.executable, "-S", "-c", BARE], {})
+        os.execve(sys.executable, [sys.executable, "-S", "-c", f"kept = bytearray(b'x') * ({mib} << 20)\n{BARE}"], {})
     while True:
         signal.pause()
 

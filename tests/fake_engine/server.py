@@ -14,6 +14,7 @@ from .behaviours import (
     Asleep,
     CompletionError,
     CompletionHangs,
+    CoreDies,
     Garbled,
     Health503,
     NoHealth,
@@ -21,6 +22,7 @@ from .behaviours import (
     SlowCompletion,
     SlowHealth,
     StandsStill,
+    Unavailable,
 )
 from .line import ask
 
@@ -63,6 +65,8 @@ class Service:
         self.waiting = 0
         self.garbled = 0
         self.turn = threading.Lock()
+        self.died = threading.Event()
+        self.unavailable_since: float | None = None
         self.line = line
 
     def metrics(self) -> str:
@@ -70,6 +74,22 @@ class Service:
         still = self.outcome.find(StandsStill)
         tokens = int((time.monotonic() - self.since) * 1000) if still and still.works else 5 * self.answered
         return METRICS.format(model=self.names[0], running=self.waiting, tokens=tokens)
+
+    def dies(self) -> bool:
+        """Whether the engine core is dead, at the latest of this request."""
+        dying = self.outcome.find(CoreDies)
+        if dying and self.answered >= dying.requests:
+            self.died.set()
+        return self.died.is_set()
+
+    def refuses(self, path: str) -> bool:
+        """Whether this route is answered with 503 now."""
+        found = self.outcome.find(Unavailable)
+        if found is None or self.answered < found.after:
+            return self.died.is_set() and path == "/health"
+        now = time.monotonic()
+        self.unavailable_since = self.unavailable_since or now
+        return now - self.unavailable_since < found.seconds and (found.everywhere or path == "/health")
 
     def health(self) -> int:
         """Give the status of a health check now, as slowly as the scenario says."""
@@ -150,7 +170,7 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         """Answer the open routes and the models."""
         path = self.path.partition("?")[0]
-        if self._garbles(path) or not self._allowed(path):
+        if self._garbles(path) or self._refuses(path) or not self._allowed(path):
             return
         if path in ("/health", "/ping"):
             self._answer(self.service.health(), b"")
@@ -169,7 +189,7 @@ class Handler(BaseHTTPRequestHandler):
         """Answer completions, chat completions and embeddings."""
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         path = self.path.partition("?")[0]
-        if self._garbles(path) or not self._allowed(path):
+        if self._garbles(path) or self._refuses(path) or not self._allowed(path):
             return
         pooling = bool(self.service.outcome.find(Pooling))
         known = ("/v1/embeddings", "/pooling") if pooling else ("/v1/completions", "/v1/chat/completions")
@@ -199,7 +219,7 @@ class Handler(BaseHTTPRequestHandler):
             self.service.waiting += 1
             time.sleep(slow.seconds)
             self.service.waiting -= 1
-        if not self.service.work():
+        if self.service.dies() or not self.service.work():
             self._json(500, error(500, "InternalServerError", DEAD))
             return
         self.service.answered += 1
@@ -231,6 +251,12 @@ class Handler(BaseHTTPRequestHandler):
             self.close_connection = True
             garbage.answer(self.wfile, way)
         return bool(way)
+
+    def _refuses(self, path: str) -> bool:
+        refused = self.service.refuses(path)
+        if refused:
+            self._answer(503, b"")
+        return refused
 
     def _allowed(self, path: str) -> bool:
         keys = self.service.keys

@@ -2,7 +2,8 @@
 
 `python -m tests.process.drive` takes autolaunch's command line;
 AUTOLAUNCH_DRIVE is JSON: `policy` replaces defaults of phases.Policy, `attendant` constants of that module,
-`free_gib` makes every measurement after the first see a card with so much free memory (the first: 20 of 24 GiB),
+`free_gib` makes every measurement after the first see a card with so much free memory (the first: 20 of 24 GiB), of a
+list one after the other, round and round: memory that never stands still,
 `restart_wait_s` is the first wait after a crash, `slow_start_s` lets the preparation of the run take that long,
 `refuse_launch` refuses that launch of the run, after a SIGTERM came while it was tried; `clock` names a file with the
 seconds by which the time of day is wrong, read anew whenever it is looked at.
@@ -11,6 +12,7 @@ seconds by which the time of day is wrong, read anew whenever it is looked at.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import os
 import signal
@@ -34,9 +36,10 @@ def change(wanted: dict[str, Any]) -> None:
         setattr(attendant, name, value)
     if "free_gib" in wanted:
         card = facts.Device(facts.DeviceKind.CUDA, "a card", 24 * GIB, 20 * GIB)
-        later = dataclasses.replace(card, free_bytes=int(wanted["free_gib"] * GIB))
+        given = wanted["free_gib"]
+        turns = itertools.cycle(given if isinstance(given, list) else [given])
         hardware.look = lambda *_, **__: visible.Seen((card,))
-        hardware.measure = lambda *_, **__: later
+        hardware.measure = lambda *_, **__: dataclasses.replace(card, free_bytes=int(next(turns) * GIB))
     if "restart_wait_s" in wanted:
         monkey: Any = serving
         monkey.jittered = lambda *_: lambda crashes: wanted["restart_wait_s"] * 2**crashes

@@ -79,9 +79,8 @@ def test_a_signal_while_a_failed_start_is_ended_starts_no_other(stage: Stage) ->
 
 
 def test_a_signal_while_memory_is_awaited_ends_at_once(stage: Stage) -> None:
-    stage.environment["AUTOLAUNCH_DRIVE"] = json.dumps({"free_gib": 2})
     stage.play(Outcome(kind="kv_too_small"), ok())
-    process = stage.launch(module="tests.process.drive")
+    process = stage.launch(module=drive(stage, free_gib=[2, 3]))  # what stands still is not waited for
     stage.line("failed")
     since = time.monotonic()
     process.send_signal(signal.SIGTERM)
