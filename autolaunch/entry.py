@@ -6,11 +6,12 @@ Pure. Owns `Entry` and how a checked table of a models file becomes one; finding
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 from autolaunch import configuration
+from autolaunch.arguments import given
 from autolaunch.dialect import names_for
 from autolaunch.facts import Basis, Variant, Weights
 from autolaunch.shape import Shape
@@ -60,13 +61,14 @@ def entry_of(alias: str, facts: Mapping[str, Any], *, called: str = "", file: st
     """Return the entry of a checked table; `called` is the name that was typed, `file` the user's own file."""
     model = facts["model"]
     known = configuration.read(facts.get("config", {}))
-    dialect, given = facts.get("dialect", ""), facts.get("engine_args", ())
+    dialect, words = facts.get("dialect", ""), facts.get("engine_args", ())
+    named = any(option.name == "served-model-name" for option in given(words))
     names = names_for(dialect, called or alias, alias, *((model,) if dialect else ()))
     return Entry(
         name=alias,
         model=model,
         description=facts.get("description", ""),
-        engine_args=(*(() if "--served-model-name" in given else ("--served-model-name", *names)), *given),
+        engine_args=(*(() if named else ("--served-model-name", *names)), *words),
         max_model_len=known.max_model_len,
         variants=tuple(_variant(variant, of=model) for variant in facts.get("variants", ())),
         quantization=known.quantization,
@@ -82,7 +84,7 @@ def entry_of(alias: str, facts: Mapping[str, Any], *, called: str = "", file: st
         model_type=known.model_type,
         alias=alias,
         file=file,
-        remote_code=REMOTE_CODE in given,
+        remote_code=runs_code(words),
         modelscope=facts.get("modelscope", ""),
         on_modelscope=tuple(
             replace(_variant(variant, of=model), model=variant["modelscope"])
@@ -90,6 +92,11 @@ def entry_of(alias: str, facts: Mapping[str, Any], *, called: str = "", file: st
             if "modelscope" in variant
         ),
     )
+
+
+def runs_code(words: Iterable[str]) -> bool:
+    """Whether engine options let a model's own code run."""
+    return any(option.name == REMOTE_CODE.removeprefix("--") for option in given(words))
 
 
 def _weights(facts: Mapping[str, Any]) -> Weights:
@@ -139,7 +146,7 @@ def taken_from_modelscope(entry: Entry) -> Entry:
         return entry
     found = entry.modelscope or entry.model
     named = entry.engine_args
-    if "--served-model-name" not in named and found != entry.name:
+    if not any(option.name == "served-model-name" for option in given(named)) and found != entry.name:
         named = ("--served-model-name", entry.name, found, *named)
     return replace(entry, model=found, variants=entry.on_modelscope, engine_args=named)
 
@@ -158,7 +165,7 @@ def code_notice(entry: Entry, *, allowed: bool) -> str:
     """
     if not entry.remote_code or allowed:
         return ""
-    if REMOTE_CODE in entry.engine_args:
+    if runs_code(entry.engine_args):
         return f"{entry.name} is published with code of its own, which will run: {REMOTE_CODE} is on for it"
     short = f"give it, or the short name {entry.alias}" if entry.alias else "give it"
     return f"{entry.name} is published with code of its own, which vLLM runs only with {REMOTE_CODE}: {short}"

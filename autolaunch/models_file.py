@@ -11,6 +11,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from autolaunch import configuration
+from autolaunch.arguments import given, split
 from autolaunch.checks import Checks
 from autolaunch.dialect import dialects
 from autolaunch.entry import numbers
@@ -28,6 +29,16 @@ KEYS = (
 )  # fmt: skip
 WEIGHT_KEYS = ("loaded_bytes", "linear_bytes", "expert_bytes", "basis")
 VARIANT_KEYS = ("model", "modelscope", "quantization", "loaded_bytes", "capability")
+
+OWN: Mapping[str, bool] = {
+    **dict.fromkeys(("--check", "--modelscope", "--no-memory", "--no-prove", "--try-anyway"), False),
+    **dict.fromkeys((
+        "--concurrency", "--drain-timeout", "--engine", "--engine-log", "--engine-version", "--gpus", "--hang-timeout",
+        "--log-format", "--max-attempts", "--max-context", "--max-restarts", "--memory", "--min-context", "--models",
+        "--record", "--restart-window", "--stall-timeout", "--start-timeout", "--state-dir", "--status", "--strategy",
+    ), True),
+}  # fmt: skip
+"""autolaunch's own options of a launch, and whether each takes a value: none of them is the engine's."""
 
 _SHORT = re.compile(r"[a-z0-9_][a-z0-9._-]*")
 _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+")
@@ -114,13 +125,24 @@ def _modelscope(file: Checks, facts: Facts, where: str) -> None:
 
 
 def _options(file: Checks, facts: Facts, where: str) -> None:
-    words = file.texts(facts.get("engine_args", []), f"'engine_args' of {where}")
+    of = f"'engine_args' of {where}"
+    words = file.texts(facts.get("engine_args", []), of)
+    for word in words:
+        if re.match(r"--?[A-Za-z][\w-]*\s", word):
+            raise file.fail(f"{of}: {word!r} is one word", f"write an option and its value as two: {word.split()}")
+    parts = split((where, *words), OWN)
     if words and not words[0].startswith("-"):
-        raise file.fail(
-            f"'engine_args' of {where} begin with {words[0]!r}, which is no option", "write --name, then its value"
-        )
-    if any(word.split("=")[0] == "--model" for word in words):
-        raise file.fail(f"'engine_args' of {where} name a model", "that is what the key 'model' is for")
+        raise file.fail(f"{of} begin with {words[0]!r}, which is no option", "write --name, then its value")
+    if parts.own:
+        name = parts.own[0].partition("=")[0]
+        variable = f"AUTOLAUNCH_{name[2:].replace('-', '_').upper()}"
+        raise file.fail(f"{of}: {name} is autolaunch's, not vLLM's", f"type it, or set {variable}")
+    if "--" in words:
+        raise file.fail(f"{of}: a word '--' says nothing there", "leave it out")
+    if parts.stray:
+        raise file.fail(f"{of}: {parts.stray[0]!r} belongs to no option", "an option's values follow it")
+    if any(option.name == "model" for option in given(words)):
+        raise file.fail(f"{of} name a model", "that is what the key 'model' is for")
     if "dialect" in facts:
         file.choice(facts["dialect"], tuple(dialects()), f"'dialect' of {where}")
 

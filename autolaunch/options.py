@@ -20,7 +20,7 @@ from autolaunch.catalog import Known, as_published, before, find_model, hides, l
 from autolaunch.container import container_in
 from autolaunch.crossing import downloads_anew, reached
 from autolaunch.dialect import fit
-from autolaunch.entry import Entry, code_notice, misfit, modelscope_notice, taken_from_modelscope
+from autolaunch.entry import Entry, code_notice, misfit, modelscope_notice, runs_code, taken_from_modelscope
 from autolaunch.errors import WishError
 from autolaunch.executor import without_ray
 from autolaunch.facts import Engine
@@ -31,7 +31,7 @@ from autolaunch.snapshot import on_hub
 from autolaunch.status_address import StatusAddress
 from autolaunch.strategy import Strategy, load_strategy
 from autolaunch.translation import Translated, translate
-from autolaunch.wish import Wish, make_wish, model_from
+from autolaunch.wish import Wish, blamed, make_wish, model_from
 
 OLDEST = (0, 4, 0, 0)
 """The first release whose command line and texts are known."""
@@ -95,7 +95,7 @@ class Asked:
     @property
     def where(self) -> Where:
         """How the engine will be told to find the model."""
-        options = {option.name: option.value for option in given(self.wish.engine_args)}
+        options = {option.name: option.value for option in self.wish.options}
         return Where(
             revision=options.get("revision", ""),
             download_dir=options.get("download-dir", ""),
@@ -117,8 +117,8 @@ class Asked:
 
     @property
     def options(self) -> tuple[Given, ...]:
-        """All that the engine gets, the last of a name wins: ours, its command's, its config file's, the user's."""
-        return (*self.around, *given(self.wish.entry_args), *self.wish.options)
+        """All that the engine gets, the last of a name wins: its command's, then the wish's."""
+        return (*self.around, *self.wish.options)
 
 
 def ask(model: str | None, engine_args: Sequence[str], options: Options) -> Asked:
@@ -159,7 +159,8 @@ def environment_of(options: Options) -> Mapping[str, str]:
 
 def _notices(entry: Entry, wish: Wish) -> tuple[str, ...]:
     """Return what the user has to be told of the model that was found by its name."""
-    allowed = any(option.name == "trust-remote-code" for option in wish.options)
+    said = any(option.name.removeprefix("no-") == "trust-remote-code" for option in wish.options)
+    allowed = said and not runs_code(wish.entry_args)
     hidden = f"{entry.name} is the one of {entry.file}, not the one that ships with autolaunch"
     return tuple(filter(None, (hidden if hides(entry) else "", code_notice(entry, allowed=allowed))))
 
@@ -177,9 +178,21 @@ def for_engine(asked: Asked, options: Options, installation: Installation) -> As
     engine = installation.engine
     if not options.try_anyway:
         _refuse_ancient(engine.version)
-    asked = _spelled_for(asked, engine, lenient=options.try_anyway)
+    asked = _of_release(asked, version=engine.version)
     _refuse_misfit(asked, options, version=engine.version)
-    return speaking(asked, installation)
+    return speaking(_spelled_for(asked, engine, lenient=options.try_anyway), installation)
+
+
+def _of_release(asked: Asked, *, version: str | None) -> Asked:
+    """Return what is asked with the form of its model that an older vLLM takes, and what has to be said of it."""
+    entry = before(asked.entry, version, asked.known)
+    if entry is asked.entry:
+        return replace(asked, said=_notices(entry, asked.wish))
+    taken = f"{misfit(asked.entry, version)}: {entry.model} is taken"
+    if asked.modelscope:
+        entry = taken_from_modelscope(entry)
+    wish = make_wish(entry, asked.wish.engine_args, asked.wish.limits, environment=os.environ)
+    return replace(asked, wish=wish, entry=entry, said=(*_notices(entry, wish), taken))
 
 
 def _refuse_ancient(version: str | None) -> None:
@@ -193,21 +206,27 @@ def _refuse_ancient(version: str | None) -> None:
 
 def _spelled_for(asked: Asked, engine: Engine, *, lenient: bool) -> Asked:
     """Return what is asked with the engine options as that vLLM takes them; raise `WishError` where it has no words."""
-    wish, version = asked.wish, engine.version
-    spread = Translated(wish.engine_args)
-    if engine.has_ray is False:
-        spread = without_ray(wish.engine_args, cards=max(wish.cards, wish.limits.gpus))
-    translated = translate(spread.tokens, version=version, lenient=lenient)
-    entry, said = before(asked.entry, version, asked.known), (*spread.said, *translated.said)
-    if entry is not asked.entry and asked.modelscope:
-        entry = taken_from_modelscope(entry)
-    if entry is not asked.entry:
-        said = (f"{misfit(asked.entry, version)}: {entry.model} is taken", *said)
-    said = (*_notices(entry, wish), *said)
-    if entry is asked.entry and translated.tokens == wish.engine_args:
+    wish, entry = asked.wish, asked.entry
+    users = _as_taken(wish.engine_args, wish, engine, lenient=lenient)
+    with blamed(entry):
+        ours = _as_taken(wish.entry_args, wish, engine, lenient=lenient, others=users.tokens)
+    where = f"{entry.file}: " if entry.file else ""
+    said = (*asked.said, *users.said, *(f"{where}{text}" for text in ours.said))
+    if (users.tokens, ours.tokens) == (wish.engine_args, wish.entry_args):
         return replace(asked, said=said)
-    made = make_wish(entry, translated.tokens, wish.limits, environment=os.environ)
-    return replace(asked, wish=made, entry=entry, said=said, typed=wish.options)
+    made = make_wish(replace(entry, engine_args=ours.tokens), users.tokens, wish.limits, environment=os.environ)
+    return replace(asked, wish=made, said=said, typed=wish.options)
+
+
+def _as_taken(
+    tokens: tuple[str, ...], wish: Wish, engine: Engine, *, lenient: bool, others: tuple[str, ...] = ()
+) -> Translated:
+    """Return tokens of a wish as an engine takes them; `others` are the rest of what it gets."""
+    spread = Translated(tokens)
+    if engine.has_ray is False:
+        spread = without_ray(tokens, cards=max(wish.cards, wish.limits.gpus))
+    translated = translate(spread.tokens, version=engine.version, lenient=lenient, others=others)
+    return Translated(translated.tokens, (*spread.said, *translated.said))
 
 
 def _refuse_misfit(asked: Asked, options: Options, *, version: str | None) -> None:
@@ -222,7 +241,7 @@ def speaking(asked: Asked, installation: Installation) -> Asked:
     users = (*asked.around, *asked.typed, *asked.wish.options)
     sees = installation.sees_files(os.environ)
     fitted = fit(asked.entry.dialect, options=users, version=installation.engine.version, sees=sees)
-    wish = replace(asked.wish, entry_args=(*asked.wish.entry_args, *fitted.words))
+    wish = asked.wish.adding(fitted.words)
     said = (*asked.said, *_source(asked, installation.engine), *fitted.said)
     return _reaching(replace(asked, wish=wish, said=said), installation)
 

@@ -159,11 +159,12 @@ def _in_its_type(asked: Asked, situation: Situation, note: Callable[[str], None]
     chosen = precision(situation.model, situation.device, asked=typed)
     if chosen.said:
         note(chosen.said)
-    wish = replace(asked.wish, entry_args=(*asked.wish.entry_args, *chosen.words))
+    wish = asked.wish
     if chosen.words and typed is not None:  # --dtype auto, which would stand behind ours and win
         options = tuple(option for option in wish.options if option.name != "dtype")
-        wish = replace(wish, engine_args=less(wish.engine_args, "dtype"), options=options)
-    return replace(asked, wish=wish)
+        users, entrys = less(wish.engine_args, "dtype"), less(wish.entry_args, "dtype")
+        wish = replace(wish, engine_args=users, entry_args=entrys, options=options)
+    return replace(asked, wish=wish.adding(chosen.words))
 
 
 def _memory(options: Options, note: Callable[[str], None]) -> Memory:
@@ -257,7 +258,7 @@ def question(asked: Asked, situation: Situation, past: Past, *, cards: int) -> Q
 
 
 def _run(ready: Prepared, options: Options, *, crashes: tuple[float, ...]) -> phases.Run:
-    wish, strategy, situation = ready.asked.wish, ready.asked.strategy, ready.situation
+    (wish, entry), strategy, situation = (ready.asked.wish, ready.asked.entry), ready.asked.strategy, ready.situation
     settings = ready.plan.settings
     policy = phases.Policy(
         max_attempts=options.max_attempts or strategy.max_attempts,
@@ -271,7 +272,7 @@ def _run(ready: Prepared, options: Options, *, crashes: tuple[float, ...]) -> ph
         check=options.check,
         prove=not options.no_prove,
         url=wish.address.url,
-        options=given(wish.engine_args),
+        options=given((*(entry.engine_args if entry.file else ()), *wish.engine_args)),
     )
     climb = replace(ready.question.climb, settings=settings, tried=frozenset({settings}), content=ready.plan.recalled)
     return phases.Run(policy, climb, situation, crashes=crashes, question=ready.question)

@@ -43,17 +43,20 @@ class Release:
         return span is not None and span.holds(self.version)
 
 
-def translate(tokens: Sequence[str], *, version: str | None, lenient: bool = False) -> Translated:
+def translate(
+    tokens: Sequence[str], *, version: str | None, lenient: bool = False, others: Sequence[str] = ()
+) -> Translated:
     """Return engine tokens as the release `version` takes them; unchanged where that is no known version.
 
-    Raises `WishError` for an option whose meaning the release has no words for, for one that contradicts its other
-    spelling, and, unless it is `lenient`, for a slip where the table knows all options of the release.
+    `others` are further tokens that the engine gets. Raises `WishError` for an option whose meaning the release has no
+    words for, for one that contradicts its other spelling, and, unless it is `lenient`, for a slip where the table
+    knows all options of the release.
     """
     numbers = parse_version(version or "")
     if numbers is None:
         return Translated(tuple(tokens))
     release = Release(str(version), numbers)
-    options = given(tokens)
+    options = given((*tokens, *others))
     made: list[str] = []
     said: list[str] = []
     index = 0

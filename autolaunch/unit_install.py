@@ -195,7 +195,7 @@ def _reads(command: Sequence[str], options: Options) -> tuple[str, ...]:
 
 def _writes(options: Options, asked: Asked) -> tuple[str, ...]:
     """Return the folders that are written besides the service's own."""
-    named: dict[str, Given] = {option.name: option for option in given(asked.wish.engine_args)}
+    named: dict[str, Given] = {option.name: option for option in asked.wish.options}
     files = [str(options.record)] if options.record else []
     files += [named[name].value for name in ("uds",) if name in named]
     files += [options.status.path] if options.status is not None and options.status.path else []

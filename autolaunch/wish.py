@@ -7,8 +7,9 @@ never corrects silently.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +51,8 @@ class Address:
 class Wish:
     """One run as asked: `engine_args` are the user's tokens, untouched and in their order.
 
-    `options` are all that the user gave to the engine, those of its own configuration file included.
+    `entry_args` are what the model's entry adds to them. `options` are all that the engine gets of both and of its own
+    configuration file; the last of a name wins.
     """
 
     model: str
@@ -66,28 +68,35 @@ class Wish:
     cards: int = 1
     options: tuple[Given, ...] = field(default=(), repr=False)
 
+    def adding(self, words: Sequence[str]) -> Wish:
+        """Return the wish with more words of ours, before which every other option goes."""
+        return replace(self, entry_args=(*self.entry_args, *words), options=(*given(words), *self.options))
+
 
 def make_wish(entry: Entry, engine_args: Sequence[str], limits: Limits, *, environment: Mapping[str, str]) -> Wish:
     """Build the wish from a catalogue entry, the user's engine tokens, limits and environment.
 
     Raises `WishError` for values that cannot be read and for options that contradict each other.
     """
-    options = given(engine_args)
-    _refuse_second_model(entry, options)
-    configured = _config_file(options)
-    options = (*configured, *options)
-    pinned, pins = pins_of(options)
-    _refuse_contradictions(pinned, pins, limits, options)
+    typed = given(engine_args)
+    _refuse_second_model(entry, typed)
+    typed = (*_config_file(typed), *typed)
+    read = _read(typed, limits)
+    kept = _kept(entry, typed)
+    with blamed(entry):
+        configured = () if any(option.name == "config" for option in typed) else _config_file(kept)
+        options = (*configured, *kept, *typed)
+        read = _read(options, limits) if kept else read
     keys = _values(options, "api-key") or tuple(filter(None, [environment.get("VLLM_API_KEY", "")]))
     return Wish(
         model=entry.name,
         model_path=entry.model,
         engine_args=tuple(engine_args),
-        entry_args=_entry_args(entry, options),
-        pinned=pinned,
-        pins=pins,
+        entry_args=tuple(token for option in kept for token in option.tokens),
+        pinned=read.pinned,
+        pins=read.pins,
         limits=limits,
-        address=_address(options),
+        address=read.address,
         api_key=keys[0] if keys else "",
         served_names=_values(options, "served-model-name"),
         cards=_cards(options),
@@ -95,10 +104,36 @@ def make_wish(entry: Entry, engine_args: Sequence[str], limits: Limits, *, envir
     )
 
 
-def _entry_args(entry: Entry, options: Sequence[Given]) -> tuple[str, ...]:
-    named = {option.name for option in options}
-    kept = [option for option in given(entry.engine_args) if option.name not in named]
-    return tuple(token for option in kept for token in option.tokens)
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """What options say of the settings and of the address."""
+
+    pinned: Settings
+    pins: frozenset[str]
+    address: Address
+
+
+def _read(options: Sequence[Given], limits: Limits) -> _Read:
+    pinned, pins = pins_of(options)
+    _refuse_contradictions(pinned, pins, limits, options)
+    return _Read(pinned, pins, _address(options))
+
+
+@contextmanager
+def blamed(entry: Entry) -> Iterator[None]:
+    """Name the user's models file in an error that its options are the cause of."""
+    try:
+        yield
+    except WishError as error:
+        if not entry.file:
+            raise
+        raise WishError(f"engine_args of {entry.alias!r} in {entry.file}: {error.what}", hint=error.hint) from error
+
+
+def _kept(entry: Entry, typed: Sequence[Given]) -> tuple[Given, ...]:
+    """Return the entry's own options but for those that the user gives, or takes back with `--no-`."""
+    named = {option.name.removeprefix("no-") for option in typed}
+    return tuple(option for option in given(entry.engine_args) if option.name.removeprefix("no-") not in named)
 
 
 def model_from(engine_args: Sequence[str]) -> tuple[str | None, tuple[str, ...]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.server
+import json
 import os
 import re
 import shlex
@@ -21,7 +22,7 @@ from tests.fake_engine import behaviours as b
 from tests.fake_engine import leftovers
 from tests.fake_engine.behaviours import PHASES
 from tests.fake_engine.scenario import Outcome, Scenario
-from tests.process.stage import DEADLINE_S, HANG_S, Stage, crowd, drive, ok, until, wait
+from tests.process.stage import DEADLINE_S, ENGINE, HANG_S, Stage, crowd, drive, ok, until, wait
 
 pytestmark = pytest.mark.process
 
@@ -414,3 +415,17 @@ def test_an_engine_that_is_busy_and_works_is_never_asked(stage: Stage) -> None:
     assert stage.log().count(b"POST /v1/completions") == 1, "the proof, and nothing after it"
     process.send_signal(signal.SIGTERM)
     assert stage.end(process).code == 0
+
+
+def test_a_models_file_says_where_its_model_serves_and_with_which_key(stage: Stage) -> None:
+    stage.play(ok())
+    words = ["--port", str(stage.port), "--api-key", "sk-0123456789abcdef", "--disable-log-requests"]
+    file = stage.folder / "models.toml"
+    file.write_text(f'[q]\nmodel = "org/q"\nengine_args = {json.dumps(words)}\n', encoding="utf-8")
+    command = [sys.executable, "-m", "autolaunch", "q", "--models", str(file), "--check", "--record", str(stage.record)]
+    engine = ["--engine", ENGINE, "--engine-version", "0.32.0", "--state-dir", str(stage.state)]
+    end = stage.end(stage.start([*command, *engine]))
+    assert end.code == 0, end.err
+    assert stage.line("ready")["url"] == f"http://127.0.0.1:{stage.port}"
+    assert f"{file}: vLLM 0.32.0 has no --disable-log-requests any more" in end.err
+    assert "sk-0123456789abcdef" not in end.out + end.err + stage.record.read_text(encoding="utf-8")

@@ -9,10 +9,11 @@ import pytest
 
 from autolaunch.catalog import before, catalog, find_model, find_name, hides, load_models, shipped
 from autolaunch.cli import cli, main
+from autolaunch.cli_options import own_options
 from autolaunch.entry import Entry, misfit
 from autolaunch.errors import WishError
 from autolaunch.facts import Basis, Variant, Weights
-from autolaunch.models_file import COMMANDS, parse_models
+from autolaunch.models_file import COMMANDS, OWN, parse_models
 
 SHAPE = """
 [models-own]
@@ -161,6 +162,22 @@ MISTAKES = {
     "model = 'a/b'\ndescription = 7": ("'description' of [m] is 7; it must be a text", "see docs/models.md"),
     "model = 'a/b'\nengine_args = ['x']": ("'engine_args' of [m] begin with 'x', which is no option", "write --name"),
     "model = 'a/b'\nengine_args = [1]": ("an entry of 'engine_args' of [m] is 1; it must be a text", "see docs"),
+    "model = 'a/b'\nengine_args = ['--max-model-len 8192']": (
+        "'engine_args' of [m]: '--max-model-len 8192' is one word",
+        "write an option and its value as two: ['--max-model-len', '8192']",
+    ),
+    "model = 'a/b'\nengine_args = ['--seed', '1', '--strategy', 'classic']": (
+        "'engine_args' of [m]: --strategy is autolaunch's, not vLLM's", "type it, or set AUTOLAUNCH_STRATEGY"
+    ),
+    "model = 'a/b'\nengine_args = ['--max_context=8192']": (
+        "'engine_args' of [m]: --max-context is autolaunch's, not vLLM's", "type it, or set AUTOLAUNCH_MAX_CONTEXT"
+    ),
+    "model = 'a/b'\nengine_args = ['--enforce-eager', 'true']": (
+        "'engine_args' of [m]: 'true' belongs to no option", "an option's values follow it"
+    ),
+    "model = 'a/b'\nengine_args = ['--seed', '1', '--', 'x']": (
+        "'engine_args' of [m]: a word '--' says nothing there", "leave it out"
+    ),
     "model = 'a/b'\nengine_args = ['--model=c/d']": ("'engine_args' of [m] name a model", "that is what the key"),
     "model = 'a/b'\nsince = '0.8.x'": ("'since' of [m] is '0.8.x', which is no release of vLLM", "write one such as"),
     "model = 'a/b'\nuntil = 0.8": ("'until' of [m] is 0.8; it must be a text", "see docs/models.md"),
@@ -274,8 +291,9 @@ def test_a_hidden_models_other_name_is_the_users_own_and_no_older_one(tmp_path: 
     assert before(entry, "0.9.0", known) is entry
 
 
-def test_no_model_has_the_name_of_a_command() -> None:
+def test_what_is_autolaunchs_own_is_known_to_the_file() -> None:
     assert sorted(cli.commands) == list(COMMANDS)
+    assert own_options(cli.commands["serve"]) == OWN
 
 
 def test_a_named_file_that_is_not_there_is_an_error_and_the_usual_one_need_not_be(

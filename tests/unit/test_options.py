@@ -100,7 +100,9 @@ def test_auto_gives_way_to_the_type_that_the_card_needs() -> None:
     made = _in_its_type(typed, Situation(T4, Engine("0.32.0"), Model(model_type="qwen3")), notes.append)
     assert made.wish.engine_args == ("--seed", "1")
     assert made.wish.entry_args == (*typed.wish.entry_args, "--dtype", "half")
-    assert [option.name for option in made.wish.options] == ["seed"]
+    assert [option.tokens for option in made.wish.options] == [
+        ("--dtype", "half"), typed.wish.entry_args, ("--seed", "1")
+    ]  # fmt: skip
     assert notes == ["Tesla T4 has compute capability 7.5, bfloat16 needs 8.0: --dtype half is given"]
     newer = replace(T4, compute_capability=(8, 0))
     assert _in_its_type(typed, Situation(newer, Engine("0.32.0"), Model()), notes.append) == typed
