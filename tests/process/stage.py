@@ -40,12 +40,12 @@ SECRET = "sk-very-secret-0123456789"
 TOKEN = "hf_VerySecretToken0123456789"
 
 
-def until(holds: Callable[[], T], what: str, *, deadline_s: float = DEADLINE_S) -> T:
+def until(holds: Callable[[], T], what: str, *, deadline_s: float = DEADLINE_S, every_s: float = 0.005) -> T:
     """Poll until `holds` gives something true and return it; fail at the deadline."""
     deadline = time.monotonic() + deadline_s
     while not (value := holds()):
         assert time.monotonic() < deadline, f"not within {deadline_s} s: {what}"
-        time.sleep(0.005)
+        time.sleep(every_s)
     return value
 
 
