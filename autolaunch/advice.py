@@ -13,10 +13,15 @@ from autolaunch.crashes import hub_is_away
 from autolaunch.failure import Failure, Kind
 from autolaunch.figures import held_by_others
 from autolaunch.translation import unrecognized
+from autolaunch.verdict import own_hint
 
 Numbers = Mapping[str, float]
 
 QUANTIZED = "Use quantized weights (an FP8, AWQ or GPTQ variant, or --quantization fp8)"
+RAY = (
+    "The engine's environment lacks the package ray: pip install ray there, or leave out "
+    "--distributed-executor-backend ray (--worker-use-ray)."
+)
 KV_BLOCK_TOKENS = 16
 
 
@@ -29,6 +34,8 @@ def advice(failure: Failure) -> tuple[str, ...]:
     _, unknown, tokens = failure.line.partition("unrecognized arguments:")
     if failure.kind is Kind.CONFIG_ERROR and unknown:
         return unrecognized(tokens.split(), version=failure.engine_version)
+    if failure.kind is not Kind.OK and "Failed to import Ray" in failure.line:
+        return (RAY,)
     if failure.kind is Kind.MODEL_NOT_FOUND and hub_is_away(failure.line):
         return HUB_IS_AWAY
     return _PLAIN.get(failure.kind, ())
@@ -38,6 +45,16 @@ HUB_IS_AWAY = (
     "The hub did not answer: check the network, the proxy and HF_ENDPOINT; another start may help once it is back.",
     "A model that is here already starts without the hub: set HF_HUB_OFFLINE=1.",
 )
+
+
+def hints(failure: Failure) -> tuple[str, ...]:
+    """Return what the reader can do where no step will follow; a memory failure is the ladder's to answer."""
+    if failure.memory:
+        return ()
+    ours = own_hint(failure)
+    most = 1 if failure.kind is Kind.COMPILE_ERROR else 2  # the second is the step that the ladder takes itself
+    return (ours,) if ours else advice(failure)[:most]
+
 
 NEIGHBOUR_GIB = 1.0
 """What others hold before it is worth a word: a desktop's few hundred MiB are no cause."""

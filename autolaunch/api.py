@@ -47,10 +47,10 @@ def plan(model: str | None = None, /, **options: Any) -> Forecast:
     from autolaunch.cli import imagined_of  # noqa: PLC0415
     from autolaunch.cli import plan as command  # noqa: PLC0415
     from autolaunch.cli_options import own_options  # noqa: PLC0415
-    from autolaunch.keywords import words_of  # noqa: PLC0415
+    from autolaunch.keywords import with_model, words_of  # noqa: PLC0415
     from autolaunch.options import Options  # noqa: PLC0415
 
-    words = words_of({"model": model, **options}, own=own_options(command)).words
+    words = words_of(with_model(model, options), own=own_options(command)).words
     try:
         with command.make_context("autolaunch.plan", list(words)) as context:
             chosen = dict(context.params)

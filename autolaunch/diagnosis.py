@@ -71,13 +71,15 @@ class Scanner:
     """Reads an engine's output line by line and keeps the verdict so far in bounded memory.
 
     `excerpt` says that the start's beginning or end may be missing, as in a pasted log: then even the lines of
-    a busy server are looked at, and a start that came far without an error counts as healthy.
+    a busy server are looked at, and a start that came far without an error counts as healthy. `installed` is the
+    engine's version by its package: one whose command line is refused prints no banner.
     """
 
-    def __init__(self, *, excerpt: bool = False) -> None:
+    def __init__(self, *, excerpt: bool = False, installed: str | None = None) -> None:
         self._excerpt = excerpt
+        self._installed = installed
         self._count = 0
-        self._start = Start()
+        self._start = Start(installed=installed)
         self._previous: Failure | None = None
         self._tail = ("", 0)
 
@@ -213,7 +215,7 @@ class Scanner:
             again = (ended or start.past(Phase.LOAD)) and not other_rank and not same
         if again:
             self._previous = self.conclude()
-            self._start = start = Start()
+            self._start = start = Start(installed=self._installed)
         if engine and len(start.engines) < MAX_PROCESSES:
             start.engines[line.who] = line.pid
 

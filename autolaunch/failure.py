@@ -105,7 +105,8 @@ class Failure:
 
     `line` is the engine's own line that names the cause (without its log prefix; empty if there is none),
     `line_number` counts from 1 in the whole log (0 if there is no line), `numbers` holds only names of
-    `NUMBER_NAMES`, `engine_version` is what the log's banner said.
+    `NUMBER_NAMES`, `engine_version` is what the log's banner said, else the
+    engine's package.
     """
 
     kind: Kind

@@ -18,7 +18,7 @@ class Attempt:
     """One engine start: its settings (vLLM's names), the rung that led to it, and how it ended.
 
     `seconds` to READY or to the failure, 0 while it starts; `failure` is the kind of `autolaunch.diagnose`, "" for
-    none, `line` the engine's own words.
+    none, `line` the engine's own words, `hints` what to do about it where no other settings help.
     """
 
     n: int
@@ -28,6 +28,7 @@ class Attempt:
     seconds: float = 0.0
     failure: str = ""
     line: str = ""
+    hints: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +52,8 @@ def after(seen: Seen, event: Mapping[str, Any]) -> Seen:
             return replace(seen, attempts=(*seen.attempts, attempt), model=_served_name(event["argv"]))
         case "failed":
             failure = event["failure"]
-            return _ended(seen, seconds=event["seconds"], failure=failure["kind"], line=failure["line"])
+            how = {"failure": failure["kind"], "line": failure["line"], "hints": tuple(event["hints"])}
+            return _ended(seen, seconds=event["seconds"], **how)
         case "ready":
             return replace(_ended(seen, seconds=event["seconds"], came_up=True), ready=event, is_up=True)
         case "crashed":
@@ -64,6 +66,17 @@ def after(seen: Seen, event: Mapping[str, Any]) -> Seen:
             why = seen.why or (seen.attempts[-1].line if seen.attempts else "") or event["reason"]
             return replace(seen, is_up=False, why=why)
     return seen
+
+
+def failed(seen: Seen) -> bool:
+    """Whether an engine was started and failed; an attempt that the host refused started none."""
+    return any(one.failure for one in seen.attempts)
+
+
+def advice_of(seen: Seen) -> str:
+    """Return what to do about a run that ended, "" where nothing is known."""
+    last = seen.attempts[-1].hints if seen.attempts else ()
+    return str(seen.refused.get("hint") or "; ".join(seen.closest or last))
 
 
 def _ended(seen: Seen, **how: Any) -> Seen:

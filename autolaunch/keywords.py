@@ -1,12 +1,14 @@
 """Python keywords as words of the command line: `max_model_len=8192` is `--max-model-len 8192`.
 
-Pure. Owns how a Python value is written; which option means what is the command line's.
+Pure. Owns how a Python value is written, and what is no value for a launch; which option means what is the command
+line's.
 """
 
 from __future__ import annotations
 
 import difflib
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +18,8 @@ from autolaunch.errors import WishError
 from autolaunch.releases import releases
 
 FLAGS = (Arity.NONE, Arity.SWITCH)
+
+DRAIN_VARIABLE = "AUTOLAUNCH_DRAIN_TIMEOUT"
 
 SECRET = {"api_key": "VLLM_API_KEY", "hf_token": "HF_TOKEN"}
 """Keywords that go through the environment, where other users of the host do not see them."""
@@ -47,6 +51,55 @@ def words_of(keywords: Mapping[str, Any], *, own: Mapping[str, bool]) -> Words:
         else:
             words += _words(key, value, own)
     return Words(tuple(words), variables)
+
+
+def with_model(model: Any, keywords: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return keywords with the model that was named before them; raise `WishError` where they name one as well."""
+    second = keywords.get("model")
+    if model is None:
+        return keywords
+    if second is not None:
+        raise WishError(f"two models are named: {model} and model={second!r}", hint="name the model once")
+    return {**keywords, "model": model}
+
+
+def variables_of(environment: object) -> Mapping[str, str]:
+    """Return variables as they can be given to a process; raise `WishError` for what can be none."""
+    if environment is None:
+        return {}
+    if not isinstance(environment, Mapping):
+        raise WishError(f"environment is a {type(environment).__name__}", hint='write {"NAME": "value"}')
+    for name, value in environment.items():
+        if not isinstance(name, str) or not isinstance(value, str):
+            raise WishError(f"environment: {name!r} is {value!r}", hint=_as_text(name, value))
+        if not name or "=" in name or "\0" in name + value:
+            raise WishError(
+                f"environment: {name!r} can be no variable", hint="it has a name without = and no NUL in it"
+            )
+    return dict(environment)
+
+
+def _as_text(name: object, value: object) -> str:
+    if value is None:
+        return "a variable cannot be taken away here: delete it from os.environ"
+    return f'variables are texts: {{"{name}": "{value}"}}'
+
+
+def drain_seconds(keywords: Mapping[str, Any], environment: Mapping[str, str], *, default_s: float) -> float:
+    """Return how long running requests get at a stop: the keyword's, else the variable's, which the supervisor reads.
+
+    Raises `WishError` for a keyword that is no number of seconds; of a variable the supervisor does.
+    """
+    asked = keywords.get("drain_timeout")
+    try:
+        seconds = float(environment.get(DRAIN_VARIABLE) or default_s if asked is None else asked)
+    except (TypeError, ValueError):
+        seconds = math.nan
+    if math.isfinite(seconds):
+        return max(0.0, seconds)
+    if asked is None:
+        return default_s
+    raise WishError(f"drain_timeout is {asked!r}, not a number of seconds", hint="for example drain_timeout=30")
 
 
 def _words(key: str, value: Any, own: Mapping[str, bool]) -> Sequence[str]:

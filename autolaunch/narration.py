@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from autolaunch import record
-from autolaunch.advice import advice
+from autolaunch.advice import hints
 from autolaunch.facts import Device
 from autolaunch.failure import Failure, Kind
 from autolaunch.settings import Settings, changes, show
 from autolaunch.sizes import gib
-from autolaunch.verdict import REFUSED, own_hint
+from autolaunch.verdict import REFUSED
 
 if sys.version_info >= (3, 11):
     from typing import assert_never
@@ -57,13 +57,13 @@ def narrate(event: record.Event, scene: Scene, command: Sequence[str] = ()) -> l
             return [
                 ("bad", f"  {_failed(failure)} after {_span(seconds)}: {failure.kind}"),
                 *_indented(describe(failure)),
-                *_hints(failure),
+                *[("", f"     hint: {text}") for text in hints(failure)],
             ]
         case record.Stepped(rung, why, made, closest):
-            hints = [("", f"     hint: {text}") for text in closest]
+            offers = [("", f"     hint: {text}") for text in closest]
             if not made:
-                return [("step", f"  -> {why}"), *hints]
-            return [("step", f"  -> {rung}: {', '.join(map(str, made))}"), ("", f"     why: {why}"), *hints]
+                return [("step", f"  -> {why}"), *offers]
+            return [("step", f"  -> {rung}: {', '.join(map(str, made))}"), ("", f"     why: {why}"), *offers]
         case record.CameUp():
             return _came_up(event, scene, command)
         case record.Restarting(_, wait_seconds):
@@ -71,22 +71,13 @@ def narrate(event: record.Event, scene: Scene, command: Sequence[str] = ()) -> l
         case record.Crashed(failure, _):
             return [("bad", f"the engine died in service: {failure.kind}"), *_indented(describe(failure))]
         case record.Gave(why, closest):
-            hints = [("", f"  hint: {text}") for text in closest]
+            offers = [("", f"  hint: {text}") for text in closest]
             logs = [("dim", f"  engine logs: {scene.log_folder}")] if scene.log_folder else []
-            return [("bad", f"nothing fits: {why}"), *hints, *logs]
+            return [("bad", f"nothing fits: {why}"), *offers, *logs]
         case record.Ended(reason, exit_code):
             return _ended(reason, exit_code)
         case _:
             assert_never(event)
-
-
-def _hints(failure: Failure) -> list[Line]:
-    """Return what the reader can do where no step will follow; a memory failure is the ladder's to answer."""
-    if failure.memory:
-        return []
-    ours = own_hint(failure)
-    most = 1 if failure.kind is Kind.COMPILE_ERROR else 2  # the second is the step that the ladder takes itself
-    return [("", f"     hint: {text}") for text in ((ours,) if ours else advice(failure)[:most])]
 
 
 def _failed(failure: Failure) -> str:

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
+from autolaunch.advice import hints
 from autolaunch.failure import Failure
 from autolaunch.settings import Change, Settings, show
 
@@ -60,7 +61,10 @@ class Attempted:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """A start that failed; `reaction_seconds` from the engine's decisive line to its whole tree gone."""
+    """A start that failed; `reaction_seconds` from the engine's decisive line to its whole tree gone.
+
+    Its line also has what a person is told to do about it, which the Contract does not name.
+    """
 
     n: int
     seconds: float
@@ -76,6 +80,7 @@ class Failed:
             "seconds": round(self.seconds, 3),
             "reaction_seconds": round(self.reaction_seconds, 3),
             "failure": {"kind": failure.kind.value, "line": failure.line, "numbers": dict(failure.numbers)},
+            "hints": list(hints(failure)),
         }
 
 

@@ -14,14 +14,14 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from types import MappingProxyType, TracebackType
 from typing import IO, Any
 
 from autolaunch.errors import AutolaunchError, ExitCode, HostError, WishError
-from autolaunch.heard import Attempt, Seen, after
-from autolaunch.keywords import words_of
+from autolaunch.heard import Attempt, Seen, advice_of, after, failed
+from autolaunch.keywords import drain_seconds, variables_of, with_model, words_of
 from autolaunch.parent import VARIABLE
 
 DRAIN_S = 30.0
@@ -58,7 +58,7 @@ def launch(
     Raises `WishError` and `HostError` for what stands in the way before a start, `LaunchError` where none came up. Use
     it as a context manager, or call `stop`; the server ends with this interpreter in any case.
     """
-    server = Server(model, options, environment=environment or {}, progress=progress or to_stderr)
+    server = Server(model, options, environment=environment, progress=progress)
     try:
         server.await_ready()
     except BaseException:
@@ -71,29 +71,29 @@ class Server:
     """A supervisor and its engine, started from Python. Threads may share it; forks may not."""
 
     def __init__(
-        self, model: str | None, options: Mapping[str, Any], *, environment: Mapping[str, str], progress: Progress
+        self,
+        model: str | None,
+        options: Mapping[str, Any],
+        *,
+        environment: Mapping[str, str] | None = None,
+        progress: Progress | None = None,
     ) -> None:
         from autolaunch.cli import serve  # noqa: PLC0415 - the import of the package is cheap
         from autolaunch.cli_options import own_options  # noqa: PLC0415
 
-        words = words_of({"model": model, **options} if model is not None else options, own=own_options(serve))
+        words = words_of(with_model(model, options), own=own_options(serve))
+        merged = {**os.environ, **variables_of(environment), **words.variables}
+        if progress is not None and not callable(progress):
+            raise WishError(f"progress is {progress!r}, which cannot be called", hint="for example progress=print")
         self._seen = Seen()
         self._changed = threading.Condition()
-        self._progress = progress
+        self._progress = progress or to_stderr
         self._owner = os.getpid()
-        self._stop_s = STOP_S + float(options.get("drain_timeout") or DRAIN_S)
+        self._stop_s = STOP_S + drain_seconds(options, merged, default_s=DRAIN_S)
         self._asked = False
         reader, writer = os.pipe()
         try:
-            self._process = subprocess.Popen(
-                [_python(), "-m", "autolaunch", "serve", *words.words],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.PIPE,
-                pass_fds=[writer],
-                start_new_session=True,  # an interrupt in a terminal is this process's to answer
-                env={**os.environ, **environment, **words.variables, VARIABLE: f"{os.getpid()}:{writer}"},
-            )
+            self._process = _supervisor(words.words, merged, writer)
         except BaseException:
             os.close(reader)
             raise
@@ -219,21 +219,48 @@ class Server:
                 self._changed.notify_all()
 
     def _listen(self, stream: IO[bytes]) -> None:
+        """Pass the supervisor's lines on to their end; a `progress` that fails is given up, not the lines."""
         with stream:
             for line in stream:
-                self._progress(line.decode("utf-8", "replace").rstrip("\n"))
+                self._show(line.decode("utf-8", "replace").rstrip("\n"))
+
+    def _show(self, line: str) -> None:
+        try:
+            self._progress(line)
+        except Exception as error:
+            given_up, self._progress = self._progress, to_stderr
+            with contextlib.suppress(Exception):  # no stream is left where that one fails too
+                if given_up is not to_stderr:
+                    to_stderr(f"warning: progress failed with {error!r}; its lines go to stderr from here on")
+                    to_stderr(line)
 
     def _error(self) -> AutolaunchError:
         """Return why no engine came up."""
         seen, code = self._seen, self._process.returncode
         what = str(seen.refused.get("what") or seen.why or f"the run ended with {code} before the server was up")
-        hint = str(seen.refused.get("hint") or "; ".join(seen.closest))
-        if code == ExitCode.USAGE:
+        hint = advice_of(seen)
+        if code == ExitCode.USAGE and not failed(seen):
             return WishError(what, hint=hint)
-        if code == ExitCode.HOST_AT_FAULT:
+        if code == ExitCode.HOST_AT_FAULT and not failed(seen):
             return HostError(what, hint=hint)
         known = code if code in set(ExitCode) else ExitCode.ENGINE_FAILED
         return LaunchError(what, hint=hint, exit_code=known, attempts=seen.attempts)
+
+
+def _supervisor(words: Sequence[str], environment: Mapping[str, str], writer: int) -> subprocess.Popen[bytes]:
+    """Start a supervisor that writes its record to a pipe."""
+    try:
+        return subprocess.Popen(
+            [_python(), "-m", "autolaunch", "serve", *words],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            pass_fds=[writer],
+            start_new_session=True,  # an interrupt in a terminal is this process's to answer
+            env={**environment, VARIABLE: f"{os.getpid()}:{writer}"},
+        )
+    except ValueError as error:  # a NUL, half of a pair that stands for a character
+        raise WishError(f"the options cannot be given to a process: {error}", hint="see the text for it") from error
 
 
 def _python() -> str:

@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from autolaunch.heard import Attempt
-from autolaunch.server import Progress, Server, to_stderr
+from autolaunch.server import Progress, Server
 
 T = TypeVar("T")
 
@@ -43,7 +43,7 @@ async def _in_a_thread(work: Callable[[], T]) -> T:
 
 
 class AsyncServer:
-    """A server whose waits can be awaited; `server` is the one beneath, with everything else that is known of it."""
+    """A server whose waits can be awaited; `server` is the one beneath."""
 
     def __init__(self, server: Server) -> None:
         self.server = server
@@ -69,9 +69,32 @@ class AsyncServer:
         return self.server.settings
 
     @property
+    def effective(self) -> Mapping[str, Any]:
+        """What the engine says of itself: max_model_len, kv_cache_tokens and more."""
+        return self.server.effective
+
+    @property
     def attempts(self) -> tuple[Attempt, ...]:
-        """Every start so far."""
+        """Every start so far, those after a crash included."""
         return self.server.attempts
+
+    @property
+    def pid(self) -> int:
+        """The supervisor's process."""
+        return self.server.pid
+
+    @property
+    def exit_code(self) -> int | None:
+        """How the run ended, None while it lasts."""
+        return self.server.exit_code
+
+    @property
+    def ready(self) -> bool:
+        """Whether it serves now; False between a crash and the next READY."""
+        return self.server.ready
+
+    def __repr__(self) -> str:
+        return repr(self.server).replace("Server", "AsyncServer", 1)
 
     async def wait(self, timeout: float | None = None) -> int:
         """Wait until the run ends and return its exit code; raises TimeoutError after `timeout` seconds."""
@@ -95,7 +118,7 @@ async def launch_async(
 
     Takes and raises what `autolaunch.launch` does. A task that is cancelled while it waits stops the server first.
     """
-    make = partial(Server, model, options, environment=environment or {}, progress=progress or to_stderr)
+    make = partial(Server, model, options, environment=environment, progress=progress)
     making = asyncio.ensure_future(_in_a_thread(make))
     try:
         server = await asyncio.shield(making)

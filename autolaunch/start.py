@@ -40,9 +40,10 @@ class Cause:
 
 @dataclass(slots=True)
 class Start:
-    """Everything known of one engine start."""
+    """Everything known of one engine start; `installed` is the version by its package, `version` by its banner."""
 
     phase: Phase = Phase.IMPORT
+    installed: str | None = None
     version: str | None = None
     effective: Effective = field(default_factory=Effective)
     cause: Cause | None = None
@@ -107,12 +108,12 @@ class Start:
             line_number=cause.line_number,
             phase=max(cause.phase, least, key=ORDER.__getitem__),
             numbers={**self.known(), **numbers_in(cause.text)},
-            engine_version=self.version,
+            engine_version=self.version or self.installed,
         )
 
     def bare(self, kind: Kind) -> Failure:
         """Return a verdict without a line."""
-        return Failure(kind, phase=self.phase, numbers=self.known(), engine_version=self.version)
+        return Failure(kind, phase=self.phase, numbers=self.known(), engine_version=self.version or self.installed)
 
     def late_frame(self, kind: Kind | None) -> None:
         """Frames below a lone allocation failure say where it happened, where nothing above did."""

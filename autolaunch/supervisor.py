@@ -256,7 +256,8 @@ class Supervisor:
 
     def _output(self, attempt: int) -> Output:
         job, log = self.job, self._log(attempt)
-        return Output(log, Scanner(), hidden=self._secrets, plain=self._plain_secrets, echo=job.echo, warn=job.warn)
+        scanner = Scanner(installed=job.installation.engine.version)
+        return Output(log, scanner, hidden=self._secrets, plain=self._plain_secrets, echo=job.echo, warn=job.warn)
 
     def _log(self, attempt: int) -> LogFile | None:
         try:

@@ -7,6 +7,7 @@ import contextlib
 import io
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -109,7 +110,47 @@ def test_an_engine_that_never_comes_up_is_an_error_with_its_attempts(stage: Stag
         autolaunch.launch("glm-4-9b", **options(stage))
     assert caught.value.exit_code == 4
     assert [one.failure for one in caught.value.attempts] == ["config_error"]
+    assert caught.value.hint.startswith("An argument is refused")
     all_gone(stage)
+
+
+def test_a_model_that_the_engine_cannot_find_is_a_failed_start_with_advice(stage: Stage) -> None:
+    stage.play(Outcome(kind="model_not_found"))
+    with pytest.raises(autolaunch.LaunchError) as caught:
+        autolaunch.launch("me/nomodel", **options(stage))
+    assert caught.value.exit_code == 2
+    assert [one.failure for one in caught.value.attempts] == ["model_not_found"]
+    assert caught.value.hint.startswith("The model's files cannot be had")
+
+
+def test_a_port_that_is_taken_is_the_hosts_fault_and_starts_nothing(stage: Stage) -> None:
+    stage.play(ok())
+    with socket.socket() as other:
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        other.bind(("127.0.0.1", stage.port))
+        other.listen()
+        with pytest.raises(autolaunch.HostError):
+            autolaunch.launch("glm-4-9b", **options(stage))
+    assert leftovers.starts(stage.folder) == []
+
+
+def test_a_progress_that_fails_loses_no_line(stage: Stage) -> None:
+    stage.play(ok())
+    shown = io.StringIO()
+    heard: list[str] = []
+
+    def once(line: str) -> None:
+        heard.append(line)
+        raise OSError("full")
+
+    with contextlib.redirect_stderr(shown), autolaunch.launch("glm-4-9b", progress=once, **options(stage)):
+        until(lambda: "answered a real request" in shown.getvalue(), "the lines behind it")
+    first, second = shown.getvalue().splitlines()[:2]
+    assert len(heard) == 1
+    assert (first, second) == (
+        f"warning: progress failed with {OSError('full')!r}; its lines go to stderr from here on",
+        heard[0],
+    )
 
 
 def test_a_wish_that_cannot_be_is_an_error_with_its_hint_and_starts_nothing(stage: Stage) -> None:

@@ -7,7 +7,7 @@ import pytest
 from tests.fake_engine import behaviours as b
 from tests.fake_engine.known import taken
 from tests.fake_engine.scenario import Outcome, Scenario
-from tests.process.stage import Stage, ok
+from tests.process.stage import ENGINE, Stage, ok
 
 pytestmark = pytest.mark.process
 
@@ -51,7 +51,16 @@ def test_an_option_that_the_release_does_not_know_ends_with_2_and_its_name(stage
     ended = stage.run("--engine-version", version, "--frobnicate", "7")
     assert ended.code == 2, ended.err
     assert "unrecognized arguments: --frobnicate 7" in ended.err
+    assert "hint: No vLLM up to 0.33.0 has --frobnicate: leave it out." in ended.err
     assert len(stage.lines("attempt")) == 1
+
+
+def test_an_old_option_in_the_engines_own_command_is_named_with_the_release_that_has_it_no_more(stage: Stage) -> None:
+    """argparse ends the engine before its banner."""
+    play(stage, "0.32.0", ok())
+    ended = stage.run("--engine-version", "0.32.0", "--engine", f"{ENGINE} --engine-use-ray")
+    assert ended.code != 0
+    assert "hint: vLLM 0.32.0 has no --engine-use-ray any more (it went with 0.6.1.post1): leave it out." in ended.err
 
 
 def test_what_releases_take_is_what_their_sources_say() -> None:

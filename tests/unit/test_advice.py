@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from autolaunch.advice import advice
+from autolaunch.advice import RAY, advice, hints
 from autolaunch.failure import Failure, Kind
 
 
@@ -95,4 +95,18 @@ def test_unrecognized_arguments_are_named_each() -> None:
     assert advice(failure) == (
         "vLLM 0.32.0 has no --worker-use-ray any more (it went with 0.7.0): leave it out.",
         "no vLLM up to 0.33.0 has --max-modell-len: did you mean --max-model-len?",
+    )
+
+
+def test_an_engine_without_ray_is_told_which_option_wants_it() -> None:
+    line = "ValueError: Failed to import Ray: No module named 'ray'.Please install Ray with `pip install ray`."
+    assert advice(Failure(Kind.CONFIG_ERROR, line=line)) == (RAY,)
+
+
+def test_the_hints_of_a_start_are_those_that_no_step_gives() -> None:
+    assert hints(Failure(Kind.KV_NONE)) == ()
+    assert hints(Failure(Kind.MODEL_NOT_FOUND)) == advice(Failure(Kind.MODEL_NOT_FOUND))
+    assert len(hints(Failure(Kind.COMPILE_ERROR))) == 1
+    assert hints(Failure(Kind.UNKNOWN, line="start timeout: 5 s")) == (
+        "allow a slower start with --start-timeout SECONDS",
     )

@@ -36,8 +36,8 @@ WRAPPER = (
 )
 
 
-def fed(*lines: str) -> Scanner:
-    scanner = Scanner()
+def fed(*lines: str, installed: str | None = None) -> Scanner:
+    scanner = Scanner(installed=installed)
     for line in lines:
         scanner.feed(line)
     return scanner
@@ -55,6 +55,15 @@ def test_a_recorded_start_gets_its_whole_verdict(name: str) -> None:
         numbers=want["numbers"],
         engine_version=want["engine_version"],
     )
+
+
+def test_an_engine_that_prints_no_banner_is_of_the_version_of_its_package() -> None:
+    refused = "api_server.py: error: unrecognized arguments: --engine-use-ray"
+    banner = "(APIServer pid=1) INFO 01-01 00:00:00 [utils.py:1] vLLM API server version 0.24.0"
+    assert fed(refused, installed="0.32.0").conclude().engine_version == "0.32.0"
+    assert fed(refused).conclude().engine_version is None
+    assert fed(banner, refused, installed="0.32.0").conclude().engine_version == "0.24.0"
+    assert fed(refused, banner, installed="0.32.0").engine_version == "0.24.0"
 
 
 @pytest.mark.parametrize("name", sorted(INDEX))

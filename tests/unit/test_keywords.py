@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click import Option
 from hypothesis import given as for_all
 from hypothesis import strategies as st
 
@@ -13,7 +14,8 @@ from autolaunch.arguments import engine_options, given
 from autolaunch.cli import serve
 from autolaunch.cli_options import own_options
 from autolaunch.errors import WishError
-from autolaunch.keywords import FLAGS, SECRET, Words, words_of
+from autolaunch.keywords import DRAIN_VARIABLE, FLAGS, SECRET, Words, drain_seconds, with_model, words_of
+from autolaunch.server import DRAIN_S
 
 OWN = own_options(serve)
 
@@ -119,3 +121,37 @@ def test_every_word_is_read_back_as_the_option_it_came_from(keywords: dict[str, 
     made = words_of({name.replace("-", "_"): value for name, value in fit.items()}, own=OWN)
     assert {option.name.removeprefix("no-") for option in given(made.words)} <= set(fit)
     assert {name for name, value in fit.items() if value is not False} <= {o.name for o in given(made.words)}
+
+
+@pytest.mark.parametrize(
+    ("keywords", "environment", "seconds"),
+    [
+        ({}, {}, 30.0),
+        ({}, {"AUTOLAUNCH_DRAIN_TIMEOUT": "600"}, 600.0),
+        ({}, {"AUTOLAUNCH_DRAIN_TIMEOUT": ""}, 30.0),
+        ({}, {"AUTOLAUNCH_DRAIN_TIMEOUT": "soon"}, 30.0),
+        ({"drain_timeout": None}, {"AUTOLAUNCH_DRAIN_TIMEOUT": "600"}, 600.0),
+        ({"drain_timeout": 5}, {"AUTOLAUNCH_DRAIN_TIMEOUT": "600"}, 5.0),
+        ({"drain_timeout": "7.5"}, {}, 7.5),
+        ({"drain_timeout": 0}, {}, 0.0),
+    ],
+)
+def test_a_stop_takes_as_long_as_the_supervisor_was_told(
+    keywords: dict[str, Any], environment: dict[str, str], seconds: float
+) -> None:
+    assert drain_seconds(keywords, environment, default_s=30.0) == seconds
+
+
+def test_the_variable_of_the_drain_is_the_commands() -> None:
+    """Another name would be read by nobody."""
+    (parameter,) = (one for one in serve.params if one.name == "drain_timeout")
+    assert isinstance(parameter, Option)
+    assert parameter.envvar == DRAIN_VARIABLE
+    assert parameter.default == DRAIN_S
+
+
+def test_a_model_is_named_once() -> None:
+    assert with_model(None, {"model": "b"}) == {"model": "b"}
+    assert with_model("a", {"model": None, "seed": 1}) == {"model": "a", "seed": 1}
+    with pytest.raises(WishError, match="two models are named: a and model='a'"):
+        with_model("a", {"model": "a"})

@@ -36,7 +36,18 @@ SHOWN = {"kind": "kv_none", "line": "No available memory", "numbers": {"availabl
         (
             record.Failed(2, 61.23456, 0.75049, FAILURE),
             "failed",
-            {"n": 2, "seconds": 61.235, "reaction_seconds": 0.75, "failure": SHOWN},
+            {"n": 2, "seconds": 61.235, "reaction_seconds": 0.75, "failure": SHOWN, "hints": []},
+        ),
+        (
+            record.Failed(1, 1.0, 0.0, Failure(Kind.PORT_IN_USE, line="in use")),
+            "failed",
+            {
+                "n": 1,
+                "seconds": 1.0,
+                "reaction_seconds": 0.0,
+                "failure": {"kind": "port_in_use", "line": "in use", "numbers": {}},
+                "hints": ["A port is taken: stop the process that listens there, or choose another --port."],
+            },
         ),
         (
             record.Stepped("context", "fits", (Change("max_model_len", AUTO, 8192), Change("max_num_seqs", None, 8))),
