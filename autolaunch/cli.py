@@ -135,19 +135,20 @@ def diagnose(file: str, as_json: bool) -> None:
 def history(model: str | None, state_dir: Path | None, **chosen: Any) -> None:
     """List what is remembered of earlier starts (of MODEL), newest first; show or forget it."""
     from autolaunch import history as shown  # noqa: PLC0415
-    from autolaunch.catalog import find_name  # noqa: PLC0415
+    from autolaunch.catalog import shipped  # noqa: PLC0415
+    from autolaunch.identity import sought  # noqa: PLC0415
     from autolaunch.memory import Memory  # noqa: PLC0415
     from autolaunch.state import state_folder  # noqa: PLC0415
     from autolaunch.talk import give, say  # noqa: PLC0415
 
     show: int | None = chosen["show"]
-    model = find_name(model)
+    wanted = None if model is None else sought(model, shipped())
     memory = Memory(state_folder(state_dir), lambda text: say(f"warning: {text}"))
     if chosen["forget"]:
-        count = memory.forget(model=model, number=show)
+        count = memory.forget(model=wanted, number=show)
         give(f"forgot {count} start{'' if count == 1 else 's'}")
         return
-    entries = memory.entries(model=model, number=show, limit=chosen["limit"])
+    entries = memory.entries(model=wanted, number=show, limit=chosen["limit"])
     if not entries and not chosen["as_json_"]:
         say("nothing is remembered" + (f" of {model}" if model else "") + (f" under number {show}" if show else ""))
     elif chosen["as_json_"]:

@@ -148,10 +148,10 @@ class Model:
     """What is known of the wished model before it is loaded.
 
     `max_model_len` in tokens as its configuration says, `quantization` the method its weights already have,
-    `variants` pre-quantized siblings that the catalogue names. `name` is the alias or hub id, `revision` its
-    commit in the local cache where it is there; `shape` and `weights` are None where nothing says them, and `notes`
-    says what could not be read and why. `model_type` is the configuration's ("glm4"), `dtype` how its checkpoint is
-    stored ("bfloat16"); "" where nothing says it.
+    `variants` pre-quantized siblings that the catalogue names. `name` is the alias or hub id, `revision` its commit in
+    the local cache where it is there, of a folder a digest of its files; `shape` and `weights` are None where nothing
+    says them, and `notes` says what could not be read and why. `model_type` is the configuration's ("glm4"), `dtype`
+    how its checkpoint is stored ("bfloat16"); "" where nothing says it.
     """
 
     max_model_len: int | None = None

@@ -37,7 +37,7 @@ def _row(entry: Entry, zone: tzinfo | None) -> tuple[str, ...]:
     cells = (
         str(entry.number),
         _when(outcome.at, zone, "%Y-%m-%d %H:%M"),
-        key.model,
+        key.shown,
         _card(key),
         free,
         outcome.engine_version or "",
@@ -83,7 +83,7 @@ def detail(entry: Entry, *, zone: tzinfo | None = None) -> tuple[str, ...]:
     """Return everything that is remembered of one start, line by line."""
     key, outcome = entry.key, entry.outcome
     rows = [
-        ("model", key.model + (f", revision {key.revision}" if key.revision else "")),
+        ("model", _model(key)),
         ("card", f"{_card(key)}: {gib(outcome.free_bytes)} free of {gib(outcome.total_bytes)} before the start"),
         ("engine", f"vLLM {outcome.engine_version}" if outcome.engine_version else "of unknown version"),
         ("settings", settings_text(outcome.settings, frozenset())),
@@ -95,6 +95,11 @@ def detail(entry: Entry, *, zone: tzinfo | None = None) -> tuple[str, ...]:
     ]
     shown = (f"  {name:<10}{_plain(text)}" for name, text in rows if text)
     return f"start {entry.number}, {_when(outcome.at, zone, '%Y-%m-%d %H:%M:%S %z')}", *shown
+
+
+def _model(key: Key) -> str:
+    stands_for = "" if key.shown == key.model else f", which is {key.model}"
+    return key.shown + stands_for + (f", revision {key.revision}" if key.revision else "")
 
 
 def _failure(outcome: Outcome) -> list[tuple[str, str]]:

@@ -10,13 +10,13 @@ import contextlib
 import json
 import zlib
 from collections.abc import Callable, Iterator
-from dataclasses import astuple, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from autolaunch.database import Database, Schema, Unusable
 from autolaunch.outcome_form import from_text, to_text
-from autolaunch.past import Entry, Key, Outcome, Past
+from autolaunch.past import Entry, Key, Outcome, Past, Sought
 from autolaunch.state import MEMORY_FILE
 
 if TYPE_CHECKING:
@@ -65,15 +65,18 @@ _PRUNE = """
     )
 """
 _ENTRIES = """
-    SELECT number, key, outcome FROM outcomes
-    WHERE (:model IS NULL OR model = :model) AND (:number IS NULL OR number = :number)
+    SELECT number, key, model, outcome FROM outcomes
+    WHERE (:all OR substr(key, 1, length(:key)) = :key OR substr(key, 1, length(:old)) = :old OR model = :name)
+    AND (:number IS NULL OR number = :number)
     ORDER BY number DESC LIMIT :limit
 """
 _FORGET = """
     DELETE FROM outcomes
-    WHERE (:model IS NULL OR model = :model) AND (:number IS NULL OR number = :number)
+    WHERE (:all OR substr(key, 1, length(:key)) = :key OR substr(key, 1, length(:old)) = :old OR model = :name)
+    AND (:number IS NULL OR number = :number)
     AND (:before IS NULL OR at < :before)
 """
+"""A model's rows are found by what it stands for and by its name: as it was typed, and as old keys begin with it."""
 
 
 class Memory:
@@ -95,14 +98,11 @@ class Memory:
         return memory
 
     def past(self, key: Key) -> Past:
-        """Return what is remembered under a key, newest first, at most twice `KEPT_PER_KEY`.
-
-        Starts of an unknown revision count for every revision: the first start downloads it.
-        """
-        keys = _key_text(key), _key_text(replace(key, revision=""))
+        """Return what is remembered under a key and those alike, newest first, at most twice `KEPT_PER_KEY`."""
+        keys = [_key_text(one) for one in key.alike]
 
         def read(db: sqlite3.Connection) -> Past:
-            rows = db.execute(_OF_KEYS, (*keys, 2 * KEPT_PER_KEY))
+            rows = db.execute(_OF_KEYS, (keys[0], keys[-1], 2 * KEPT_PER_KEY))
             return Past(tuple(outcome for (text,) in rows for outcome in _readable(text)))
 
         return self._read(read, Past())
@@ -113,7 +113,7 @@ class Memory:
         if failure is not None:
             outcome = replace(outcome, failure=replace(failure, line=failure.line[:LONGEST_LINE]))
         text = _key_text(key)
-        row = (text, _clean(key.model), outcome.wish, outcome.at, failure is None, sealed(to_text(outcome)))
+        row = (text, _clean(key.shown), outcome.wish, outcome.at, failure is None, sealed(to_text(outcome)))
 
         def write(db: sqlite3.Connection) -> None:
             db.execute(_INSERT, row)
@@ -123,10 +123,10 @@ class Memory:
         self._write(write, None)
 
     def entries(
-        self, *, model: str | None = None, number: int | None = None, limit: int | None = None
+        self, *, model: Sought | None = None, number: int | None = None, limit: int | None = None
     ) -> tuple[Entry, ...]:
         """Return remembered starts, newest first: of a model, or the one of a number."""
-        wanted = {"model": _clean(model), "number": number, "limit": -1 if limit is None else limit}
+        wanted = {**_wanted(model), "number": number, "limit": -1 if limit is None else limit}
 
         def read(db: sqlite3.Connection) -> tuple[Entry, ...]:
             rows = db.execute(_ENTRIES, wanted)
@@ -134,9 +134,9 @@ class Memory:
 
         return self._read(read, ())
 
-    def forget(self, *, model: str | None = None, number: int | None = None, before: float | None = None) -> int:
+    def forget(self, *, model: Sought | None = None, number: int | None = None, before: float | None = None) -> int:
         """Remove what meets every condition given, all where none is; `before` in Unix seconds. Return how many."""
-        wanted = {"model": _clean(model), "number": number, "before": before}
+        wanted = {**_wanted(model), "number": number, "before": before}
 
         def write(db: sqlite3.Connection) -> int:
             db.execute("PRAGMA secure_delete = ON")
@@ -171,7 +171,16 @@ class Memory:
 
 
 def _key_text(key: Key) -> str:
-    return json.dumps(astuple(key))
+    """Return a key as its rows have it: all of it but the name that was typed."""
+    return json.dumps((key.model, key.revision, key.card, key.total_bytes, key.cards))
+
+
+def _wanted(model: Sought | None) -> dict[str, str | bool | None]:
+    """Return which model's rows are meant, as the statements take it."""
+    if model is None:
+        return {"all": True, "key": None, "old": None, "name": None}
+    key, old = (json.dumps([name])[:-1] + "," for name in (model.stands_for, model.name))
+    return {"all": False, "key": key, "old": old, "name": None if model.is_path else _clean(model.name)}
 
 
 def _clean(text: str | None) -> str | None:
@@ -198,6 +207,6 @@ def _readable(kept: str) -> Iterator[Outcome]:
         yield from_text(_opened(kept))
 
 
-def _entry(number: int, key: str, kept: str) -> Iterator[Entry]:
+def _entry(number: int, key: str, name: str, kept: str) -> Iterator[Entry]:
     with contextlib.suppress(ValueError, TypeError):
-        yield Entry(number, Key(*json.loads(key)), from_text(_opened(kept)))
+        yield Entry(number, replace(Key(*json.loads(key)), name=name), from_text(_opened(kept)))

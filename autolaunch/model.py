@@ -16,6 +16,7 @@ from autolaunch import configuration, modelscope, snapshot, weights
 from autolaunch.configuration import Configuration
 from autolaunch.entry import Entry
 from autolaunch.facts import Basis, Model, Weights
+from autolaunch.identity import fingerprint
 from autolaunch.tensors import Reading, with_linear
 
 CONFIG_BYTES = 4 << 20
@@ -48,8 +49,10 @@ def look_at(
     """
     where = where or Where()
     if entry.model.endswith(".gguf"):
-        found = weights.weigh_file(Path(entry.model))
-        return _model(entry, Configuration(quantization="gguf"), found.weights, found.notes)
+        file = snapshot.expanded(entry.model)
+        found = weights.weigh_file(file)
+        told = _model(entry, Configuration(quantization="gguf"), found.weights, found.notes)
+        return replace(told, revision=fingerprint(file))
     here = _on_disk(entry, environment, where)
     missing = here.shape is None or here.weights is None
     return _asked(entry, here, environment, where) if online and missing and snapshot.on_hub(entry.model) else here
@@ -68,7 +71,7 @@ def _on_disk(entry: Entry, environment: Mapping[str, str], where: Where) -> Mode
     found = replace(config, notes=(*config.notes, *notes))
     counted = weights.weigh(place.folder, _reading(found, entry, where))
     model = _model(entry, found, counted.weights, counted.notes)
-    return replace(model, revision=place.revision)
+    return replace(model, revision=place.revision or fingerprint(place.folder))
 
 
 def read_config(folder: Path, *, release: tuple[int, int] | None = None) -> tuple[Configuration, tuple[str, ...]]:

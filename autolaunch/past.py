@@ -25,9 +25,11 @@ OWN_BUDGET = frozenset({Kind.KV_NONE, Kind.KV_TOO_SMALL, Kind.SEQS_TOO_MANY})
 class Key:
     """What must be the same for an earlier start to say something about the next.
 
-    `card` is the card's name, `total_bytes` its total to the nearest GiB, so that the figures of two drivers
-    agree; 0 for a host's memory, which grows as a virtual machine touches it (7.5 to 23.5 GiB within a day), and
-    where it is not known. `cards` is how many cards the engine spreads over.
+    `model` is what its name stands for: a hub id, an address, or the absolute path of a folder or file. `revision` is
+    its commit, of a folder a digest of what is in it, "" where it was not known. `card` is the card's name,
+    `total_bytes` its total to the nearest GiB, so that the figures of two drivers agree; 0 for a host's memory, which
+    grows as a virtual machine touches it (7.5 to 23.5 GiB within a day), and where it is not known. `cards` is how many
+    cards the engine spreads over. `name` is what the user typed, for people only.
     """
 
     model: str
@@ -35,6 +37,32 @@ class Key:
     card: str = ""
     total_bytes: int = 0
     cards: int = 1
+    name: str = field(default="", compare=False)
+
+    @property
+    def shown(self) -> str:
+        """The model's name as the user knows it."""
+        return self.name or self.model
+
+    @property
+    def alike(self) -> tuple[Key, ...]:
+        """The keys whose starts count: its own, and that of an unknown revision, which the first start downloads.
+
+        Only what is on this host has a path, and its revision is always known.
+        """
+        return (self,) if self.model.startswith("/") else (self, replace(self, revision=""))
+
+
+@dataclass(frozen=True, slots=True)
+class Sought:
+    """A model whose starts are looked for: the name that was typed, and what it stands for here.
+
+    The same path may have been typed elsewhere for another model (`is_path`): its name alone finds nothing.
+    """
+
+    name: str
+    stands_for: str
+    is_path: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,12 +104,12 @@ class Entry:
     outcome: Outcome
 
 
-def key_of(situation: Situation, *, cards: int) -> Key:
-    """Return what the starts of a situation's model on its memory are remembered under."""
-    device, model = situation.device, situation.model
+def key_of(situation: Situation, *, model: str, cards: int) -> Key:
+    """Return what the starts of a model on its memory are remembered under; `model` is what its name stands for."""
+    device, known_as = situation.device, situation.model
     known = device.total_bytes is not None and device.kind is not DeviceKind.CPU
     total = max(1, round((device.total_bytes or 0) / GIB)) * GIB if known else 0
-    return Key(model.name, model.revision, device.name, total, cards)
+    return Key(model, known_as.revision, device.name, total, cards, known_as.name)
 
 
 def came_up(past: Past, *, wish: str, engine_version: str | None) -> Outcome | None:

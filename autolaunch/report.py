@@ -23,6 +23,7 @@ from autolaunch.history import as_json
 from autolaunch.logfile import Reading, parts
 from autolaunch.memory import Memory
 from autolaunch.output import read_log
+from autolaunch.past import Sought
 from autolaunch.redaction import scrub, secrets_in
 from autolaunch.state import attempts_of, log_of
 
@@ -67,9 +68,9 @@ def _of_run(state: Path, run: Path) -> Iterator[Piece]:
     if failed is not None:
         yield from _diagnosis(run, failed)
     yield from _logs(run, failed)
-    model = about.get("remembered_as")
+    model, stands_for = about.get("remembered_as"), about.get("stands_for")
     if isinstance(model, str):
-        yield from _starts(state, model)
+        yield from _starts(state, Sought(model, stands_for if isinstance(stands_for, str) else model))
 
 
 def events(record: bytes) -> tuple[dict[str, Any], ...]:
@@ -147,13 +148,13 @@ def _read(reading: Reading, most: int) -> bytes:
     return data[:most]
 
 
-def _starts(state: Path, model: str) -> Iterator[Piece]:
+def _starts(state: Path, model: Sought) -> Iterator[Piece]:
     troubles: list[str] = []
     entries = Memory(state, troubles.append).entries(model=model, limit=MOST_STARTS)
     lines = [json.dumps(as_json(entry), ensure_ascii=False) for entry in entries]
     lines += [json.dumps({"warning": trouble}) for trouble in troubles]
     if lines:
-        yield Piece("history.jsonl", "\n".join(lines) + "\n", f"what is remembered of {model}")
+        yield Piece("history.jsonl", "\n".join(lines) + "\n", f"what is remembered of {model.name}")
 
 
 def pack(pieces: Sequence[Piece], output: Path, *, folder: str) -> None:

@@ -20,6 +20,7 @@ from autolaunch.climb import begin as begin_climb
 from autolaunch.entry import misfit
 from autolaunch.errors import ExitCode, HostError, WishError
 from autolaunch.facts import DeviceKind, Model, Situation
+from autolaunch.identity import stands_for
 from autolaunch.installation import Installation, find_engine
 from autolaunch.job import Job
 from autolaunch.liveness import Rules
@@ -148,7 +149,7 @@ def prepare(
     _note_cards(asked, placement, note)
     _note_pins(asked, facts, note)
     memory = _memory(options, note)
-    key = key_of(situation, cards=placement.cards)
+    key = key_of(situation, model=stands_for(asked.entry.model), cards=placement.cards)
     asking = question(asked, situation, memory.past(key), cards=placement.cards)
     return Prepared(asked, installation, placement, memory, key, asking, recall(asking, now=time.time()))
 

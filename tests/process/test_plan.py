@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ import pytest
 from tests import fake_nvml
 from tests.fake_engine.scenario import Outcome
 from tests.process.stage import ENGINE, GIB, ROOT, Result, Stage, ok, until
+from tests.unit.checkpoints import glm_4_9b, write
+from tests.unit.test_model import GLM_CONFIG
 
 CONTRACT = {
     "total_bytes", "free_bytes", "requested_bytes", "weights_bytes", "non_torch_bytes", "activation_bytes",
@@ -154,6 +157,51 @@ def test_the_second_start_uses_what_came_up_and_history_is_kept_apart_by_wish(st
     assert [line["event"] for line in lines] == ["plan", "attempt", "ready", "stopped"]
     assert lines[2]["settings"] == first["settings"]
     assert lines[0]["why"] == ["these settings came up before"]
+
+
+def folder(place: Path, *, layers: int) -> Path:
+    """Make a folder m with GLM-4-9B's configuration and weights, of so many layers; return where it lies."""
+    (place / "m").mkdir(parents=True)
+    (place / "m" / "config.json").write_text(json.dumps({**GLM_CONFIG, "num_hidden_layers": layers}))
+    dropped = tuple(f"model.layers.{layer}." for layer in range(layers, 40))
+    kept = {name: tensor for name, tensor in glm_4_9b().items() if not name.startswith(dropped)}
+    write(place / "m" / "model.safetensors", kept)
+    return place
+
+
+def started(stage: Stage, model: str, where: Path) -> dict[str, Any]:
+    """Bring a model up from a folder; return the plan that was made."""
+    words = [model if word == "glm-4-9b" else word for word in stage.command("--check")]
+    ended = stage.end(stage.start(words, cwd=where))
+    assert ended.code == 0, ended.err
+    return stage.lines("plan")[-1]
+
+
+def test_what_is_remembered_of_one_folder_is_not_used_for_another_of_the_same_name(stage: Stage) -> None:
+    """The second ./m was refused for 17.73 GiB that the first had needed."""
+    one, other = folder(stage.folder / "a", layers=40), folder(stage.folder / "b", layers=2)
+    cards(stage, card(23.2))
+    stage.play(ok())
+    again = ["these settings came up before"]
+    assert started(stage, "./m", one)["why"] != again
+    assert [started(stage, name, one)["why"] for name in ("m/", str(one / "m"))] == [again, again]
+    found = started(stage, "./m", other)
+    assert found["why"] != again
+    assert found["basis"]["weights_bytes"] == "exact"
+    shutil.rmtree(one)
+    folder(one, layers=2)
+    assert started(stage, "./m", one)["why"] != again, "a folder that was overwritten is another model"
+
+
+def test_a_short_name_and_the_hub_id_behind_it_share_what_is_remembered(stage: Stage) -> None:
+    cards(stage, card(23.2))
+    stage.play(ok())
+    why = [started(stage, name, ROOT)["why"][0] for name in ("glm-4-9b", "zai-org/glm-4-9b-chat-hf")]
+    assert why[0] != why[1] == "these settings came up before"
+    words = ("history", "glm-4-9b", "--json", "--state-dir", str(stage.state))
+    ended = stage.end(stage.start([sys.executable, "-m", "autolaunch", *words]))
+    names = [json.loads(line)["key"]["name"] for line in ended.out.splitlines() if line.startswith('{"v"')]
+    assert names == ["zai-org/glm-4-9b-chat-hf", "glm-4-9b"]
 
 
 def test_no_memory_neither_reads_nor_writes(stage: Stage) -> None:

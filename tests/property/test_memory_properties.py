@@ -17,7 +17,7 @@ from autolaunch.failure import NUMBER_NAMES, Failure, Kind, Phase
 from autolaunch.figures import Effective
 from autolaunch.memory import Memory
 from autolaunch.outcome_form import from_text, to_text
-from autolaunch.past import Key, Outcome, Past, came_up, holds, refusal
+from autolaunch.past import Key, Outcome, Past, Sought, came_up, holds, refusal
 from autolaunch.settings import AUTO, Settings
 from autolaunch.state import MEMORY_FILE
 
@@ -190,7 +190,7 @@ def test_forgetting_removes_what_meets_the_conditions_and_nothing_else(
             (key, outcome) for key, outcome in added
             if model in (None, key.model) and (before is None or outcome.at < before)
         ]  # fmt: skip
-        assert kept.forget(model=model, before=before) == len(gone)
+        assert kept.forget(model=None if model is None else Sought(model, model), before=before) == len(gone)
         left = [one for one in added if one not in gone]
         assert [(entry.key, entry.outcome) for entry in kept.entries()] == left[::-1]
 

@@ -62,6 +62,13 @@ def test_the_table_is_aligned_and_reads_without_colour() -> None:
     )
 
 
+def test_a_model_is_shown_by_the_name_that_was_typed_and_in_full_by_what_it_stood_for() -> None:
+    typed = replace(READY, key=replace(READY.key, model="/srv/models/m", name="./m"))
+    assert table([typed], zone=UTC)[1].split()[3] == "./m"
+    assert detail(typed, zone=UTC)[1] == "  model     ./m, which is /srv/models/m, revision abc"
+    assert as_json(typed)["key"]["name"] == "./m"
+
+
 def test_an_empty_table_is_its_head() -> None:
     assert table([], zone=UTC) == ("no  when  model  card  free GiB  vLLM  ended  context  took  settings",)
 
@@ -109,7 +116,9 @@ def test_a_program_reads_the_contracts_names() -> None:
         "v": 1,
         "number": 12,
         "time": "2027-01-15T08:00:00Z",
-        "key": {"model": "glm-4-9b", "revision": "abc", "card": "NVIDIA L4", "total_bytes": 22 * GIB, "cards": 2},
+        "key": {
+            "model": "glm-4-9b", "revision": "abc", "card": "NVIDIA L4", "total_bytes": 22 * GIB, "cards": 2, "name": ""
+        },
         "settings": {"gpu_memory_utilization": 0.913, "max_model_len": 70624, "enforce_eager": True},
         "failure": None,
         "effective": {"max_model_len": 70624, "kv_cache_tokens": 2345678, "available_kv_gib": 2.694},

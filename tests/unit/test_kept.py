@@ -14,7 +14,7 @@ from autolaunch.record import Ended, Gave
 from autolaunch.status import Status
 
 STATUS = Status(run="r", model="org/m", engine_version="0.24.0", strategy="default", max_attempts=6, url="http://x")
-KEY = Key("org/m@1", "", "H100", 80 << 30)
+KEY = Key("org/m@1", "", "H100", 80 << 30, name="m")
 
 
 def test_a_run_says_what_it_was(tmp_path: Path) -> None:
@@ -27,7 +27,8 @@ def test_a_run_says_what_it_was(tmp_path: Path) -> None:
         "autolaunch": __version__,
         "engine_version": "0.24.0",
         "model": "org/m",
-        "remembered_as": "org/m@1",
+        "remembered_as": "m",
+        "stands_for": "org/m@1",
         "strategy": "default",
         "max_attempts": 6,
         "card": "an H100",

@@ -15,11 +15,16 @@ import pytest
 from autolaunch.failure import Failure, Kind
 from autolaunch.memory import KEPT, KEPT_PER_KEY, LONGEST_LINE, Memory, sealed
 from autolaunch.outcome_form import to_text
-from autolaunch.past import Entry, Key, Past
+from autolaunch.past import Entry, Key, Past, Sought
 from autolaunch.state import MEMORY_FILE
 from tests.unit.kept import KEY, Kept, at_once, start
 
 OTHER = replace(KEY, model="qwen2.5-7b")
+
+
+def named(name: str) -> Sought:
+    """Return a model that is sought by a name that stands for itself."""
+    return Sought(name, name)
 
 
 @pytest.fixture
@@ -65,8 +70,8 @@ def test_a_name_that_is_no_utf8_is_remembered_like_any_other(kept: Kept) -> None
     key = replace(KEY, model=os.fsdecode(b"/models/\xff\xfe"))
     kept.open().add(key, start(7))
     assert kept.seconds(key) == [7]
-    assert kept.open().entries(model=key.model) == (Entry(1, key, start(7)),)
-    assert kept.open().forget(model=key.model) == 1
+    assert kept.open().entries(model=named(key.model)) == (Entry(1, key, start(7)),)
+    assert kept.open().forget(model=named(key.model)) == 1
 
 
 def test_the_engines_line_is_kept_up_to_a_length(kept: Kept) -> None:
@@ -156,6 +161,52 @@ def test_the_oldest_starts_of_all_go_but_never_the_last_that_came_up_of_a_key(ke
     assert (kept.seconds(), kept.seconds(OTHER)) == ([2], [3])
 
 
+# --- what a name stands for
+
+
+def test_one_model_under_two_names_has_one_past_and_two_models_under_one_name_have_two(kept: Kept) -> None:
+    memory = kept.open()
+    alias, hub_id = (replace(KEY, model="zai-org/m", name=name) for name in ("glm-4-9b", "zai-org/m"))
+    here, there = (replace(KEY, model=path, name="./m") for path in ("/a/m", "/b/m"))
+    for seconds, key in enumerate((alias, hub_id, here, there)):
+        memory.add(key, start(seconds))
+    assert kept.seconds(alias) == kept.seconds(hub_id) == [1, 0]
+    assert (kept.seconds(here), kept.seconds(there)) == ([2], [3])
+    assert [entry.key.name for entry in memory.entries()] == ["./m", "./m", "zai-org/m", "glm-4-9b"]
+
+
+def test_the_revision_of_what_lies_here_is_always_known(kept: Kept) -> None:
+    memory, folder = kept.open(), replace(KEY, model="/a/m", name="./m")
+    memory.add(replace(folder, revision=""), start(1))
+    memory.add(folder, start(2))
+    assert kept.seconds(folder) == [2], "what was there before may have been another model"
+
+
+def test_starts_are_found_by_the_name_that_was_typed_and_by_any_other_of_the_model(kept: Kept) -> None:
+    memory = kept.open()
+    keys = {
+        1: replace(KEY, model="zai-org/m", name="glm-4-9b"),
+        2: replace(KEY, model="zai-org/m", name="zai-org/m"),
+        3: replace(KEY, model="/a/m", name="./m"),
+        4: replace(KEY, model="/b/m", name="./m"),
+        5: replace(KEY, model="./m"),  # as it was remembered by name alone
+        6: replace(KEY, model="zai-org/mm", name="zai-org/mm"),
+    }
+    for key in keys.values():
+        memory.add(key, start())
+
+    def numbers(sought: Sought) -> list[int]:
+        return [entry.number for entry in memory.entries(model=sought)]
+
+    assert numbers(Sought("glm-4-9b", "zai-org/m")) == [2, 1]
+    assert numbers(Sought("zai-org/m", "zai-org/m")) == [2, 1]
+    assert numbers(Sought("./m", "/a/m", is_path=True)) == [5, 3]
+    assert numbers(Sought("/b/m", "/b/m", is_path=True)) == [4]
+    assert numbers(Sought("./m", "./m")) == [5, 4, 3], "a folder that is gone is found by its name alone"
+    assert memory.forget(model=Sought("./m", "/a/m", is_path=True)) == 2
+    assert [entry.number for entry in memory.entries()] == [6, 4, 2, 1]
+
+
 # --- history
 
 
@@ -166,9 +217,9 @@ def test_entries_are_listed_newest_first_by_model_number_and_limit(kept: Kept) -
     every = (Entry(3, KEY, start(3)), Entry(2, OTHER, start(2)), Entry(1, KEY, start(1)))
     assert memory.entries() == every
     assert memory.entries(limit=2) == every[:2]
-    assert memory.entries(model="glm-4-9b") == (every[0], every[2])
+    assert memory.entries(model=named("glm-4-9b")) == (every[0], every[2])
     assert memory.entries(number=2) == (every[1],)
-    assert memory.entries(model="glm-4-9b", number=2) == ()
+    assert memory.entries(model=named("glm-4-9b"), number=2) == ()
 
 
 def test_what_is_forgotten_is_gone_and_its_number_is_not_given_again(kept: Kept) -> None:
@@ -176,10 +227,10 @@ def test_what_is_forgotten_is_gone_and_its_number_is_not_given_again(kept: Kept)
     for at in (100.0, 200.0, 300.0):
         memory.add(KEY, start(at=at))
     memory.add(OTHER, start(at=100.0))
-    assert memory.forget(model="glm-4-9b", before=250.0) == 2
+    assert memory.forget(model=named("glm-4-9b"), before=250.0) == 2
     assert [entry.number for entry in memory.entries()] == [4, 3]
     assert memory.forget(number=4) == 1
-    assert memory.forget(model="no such model") == 0
+    assert memory.forget(model=named("no such model")) == 0
     assert memory.forget() == 1
     memory.add(KEY, start())
     assert [entry.number for entry in memory.entries()] == [5]

@@ -16,6 +16,7 @@ from autolaunch import hub, modelscope
 from autolaunch.catalog import find_model
 from autolaunch.entry import Entry
 from autolaunch.facts import Basis, Model, Variant, Weights
+from autolaunch.identity import fingerprint
 from autolaunch.inquiry import Answer
 from autolaunch.model import CONFIG_BYTES, Where, look_at, read_config
 from autolaunch.weights import INDEX
@@ -61,7 +62,8 @@ def cached(cache: Path, model: str, config: Any = GLM_CONFIG) -> Path:
 def test_a_folder_is_known_exactly_by_its_own_files(tmp_path: Path) -> None:
     entry = folder(tmp_path, GLM_CONFIG)
     write(tmp_path / "model.safetensors", glm_4_9b())
-    assert look_at(entry) == Model(131072, None, VARIANTS, "m", "", GLM.shape, EXACT, (), "glm", "bfloat16")
+    revision = fingerprint(tmp_path)
+    assert look_at(entry) == Model(131072, None, VARIANTS, "m", revision, GLM.shape, EXACT, (), "glm", "bfloat16")
 
 
 @pytest.mark.parametrize(
@@ -78,7 +80,7 @@ def test_length_and_quantization_are_known_even_without_dimensions(
     tmp_path: Path, config: Any, length: int, quantization: str | None
 ) -> None:
     found = look_at(folder(tmp_path, config))
-    assert found == Model(length, quantization, VARIANTS, "m", notes=found.notes)
+    assert found == Model(length, quantization, VARIANTS, "m", fingerprint(tmp_path), notes=found.notes)
     assert found.notes[0] == "config.json gives no dimensions: it has no num_hidden_layers"
     assert found.notes[1:] == (
         ("config.json: seq_length is 0, which is the longest context of no model",) * (0 in config.values())
@@ -177,7 +179,7 @@ def test_a_gguf_file_is_quantized_already(tmp_path: Path) -> None:
     assert look_at(Entry("m", str(file))) == Model(None, "gguf", name="m", notes=(missing,))
     file.write_bytes(b"GGUF")
     weights = Weights(4, basis=Basis.ESTIMATED, source="the file's size")
-    assert look_at(Entry("m", str(file))) == Model(None, "gguf", name="m", weights=weights)
+    assert look_at(Entry("m", str(file))) == Model(None, "gguf", (), "m", fingerprint(file), weights=weights)
 
 
 def test_a_model_in_the_hubs_cache_is_read_at_the_revision_that_is_there(tmp_path: Path) -> None:

@@ -31,7 +31,7 @@ DOING = frozenset(
     for name in (
         "activity", "api", "arenas", "attendant", "catalog", "cgroup", "cli", "cli_logs", "cli_models",
         "cli_options", "cli_systemd", "containment", "database", "deadline", "door", "drawing", "engine",
-        "following", "guard", "hardware", "host", "host_report", "hub", "init", "inquiry", "installation",
+        "following", "guard", "hardware", "host", "host_report", "hub", "identity", "init", "inquiry", "installation",
         "job", "journal", "kept", "listing", "lock", "logfile", "memory", "model", "modelscope", "nvml",
         "openai_api_server", "options", "output", "parent", "placement", "planning", "probe", "recorder",
         "release", "report", "restarts", "sd_notify", "secrets_file", "server", "server_async", "serving",
