@@ -6,7 +6,7 @@ I/O for `plan`, as the command has it; the same core. `autolaunch.launch` is `se
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
@@ -19,9 +19,9 @@ class Forecast:
     """What would be started and where the memory goes.
 
     `fits` is None where it cannot be told. `settings` are by vLLM's names, `argv` is the whole command line with every
-    secret replaced. `budget` is in bytes per GPU, `basis` says of each of its terms whether it is exact, measured or
-    estimated. `why` tells how the settings came about, `closest` what would help where nothing fits, `notes` what was
-    assumed or skipped.
+    secret replaced, `environment` the variables that it needs in front. `budget` is in bytes per GPU, `basis` says of
+    each of its terms whether it is exact, measured or estimated. `why` tells how the settings came about, `closest`
+    what would help where nothing fits, `notes` what was assumed or skipped.
     """
 
     model: str
@@ -33,6 +33,7 @@ class Forecast:
     why: tuple[str, ...]
     closest: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    environment: Mapping[str, str] = field(default_factory=dict)
 
 
 def plan(model: str | None = None, /, **options: Any) -> Forecast:
@@ -72,6 +73,7 @@ def plan(model: str | None = None, /, **options: Any) -> Forecast:
         why=tuple(form["why"]),
         closest=told.closest,
         notes=told.notes,
+        environment=MappingProxyType(form["environment"]),
     )
 
 

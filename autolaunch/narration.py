@@ -5,9 +5,8 @@ Pure: returns text, styled by name only; printing it is `talk`'s. Readable witho
 
 from __future__ import annotations
 
-import shlex
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,7 +40,7 @@ Line = tuple[str, str]
 """A style's name ("", "good", "bad", "step", "dim") and the text."""
 
 
-def narrate(event: record.Event, scene: Scene, command: Sequence[str] = ()) -> list[Line]:
+def narrate(event: record.Event, scene: Scene, command: str = "") -> list[Line]:
     """Return the lines for an event; `command` is the plain command line, shown when the engine came up."""
     match event:
         case record.Planned(why=why):
@@ -92,14 +91,14 @@ def _ended(reason: str, exit_code: int) -> list[Line]:
     return [("bad", f"stopped with exit code {int(exit_code)}: {reason}")]
 
 
-def _came_up(event: record.CameUp, scene: Scene, command: Sequence[str]) -> list[Line]:
+def _came_up(event: record.CameUp, scene: Scene, command: str) -> list[Line]:
     rows = [("url", f"{event.url}/v1" if "://" in event.url else event.url)]
     said = _effective(event.effective)
     if said:
         rows.append(("engine", said))
     rows.append(("settings", settings_text(event.settings, scene.pins)))
     if command:
-        rows.append(("command", shlex.join(command)))
+        rows.append(("command", command))
     tries = "at the first attempt" if event.n == 1 else f"at attempt {event.n}"
     how = "answered a real request" if event.proven else "is healthy; it is asked nothing, nor if it hangs (--no-prove)"
     return [
@@ -224,8 +223,9 @@ _SENTENCES: Mapping[Kind, Callable[[Numbers], str | None]] = {
 }
 
 
-def memory_of(device: Device) -> str:
-    """Return what was measured of a device: its name, what is free, its total."""
+def memory_of(device: Device, called: str = "") -> str:
+    """Return what was measured of a device: its name, or what it is `called` here; what is free, its total."""
+    name = called or device.name
     if device.total_bytes is None:
-        return f"{device.name or 'no card was found'}, memory unknown"
-    return f"{device.name}: {gib(device.free_bytes)} free of {gib(device.total_bytes)}"
+        return f"{name or 'no card was found'}, memory unknown"
+    return f"{name}: {gib(device.free_bytes)} free of {gib(device.total_bytes)}"

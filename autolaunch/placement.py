@@ -14,7 +14,7 @@ from autolaunch import hardware
 from autolaunch.choice import choose, environment_for
 from autolaunch.facts import Device, DeviceKind, Engine
 from autolaunch.lock import CardLocks, Held
-from autolaunch.visible import Seen
+from autolaunch.visible import VISIBLE, Seen
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +23,7 @@ class Placement:
 
     `environment` is the engine's; `cards` how many cards its ranks may take, `names` what tells each of them (or the
     host's memory) from others; `device` the fullest of them as measured now; `trouble` what could not be read.
+    `numbers` are the cards' on the bus where there are others beside them.
     """
 
     environment: Mapping[str, str]
@@ -30,6 +31,15 @@ class Placement:
     cards: int = 1
     names: tuple[str, ...] = ()
     trouble: str = ""
+    numbers: tuple[int, ...] = ()
+
+    def words(self, *, ranks: int) -> str:
+        """Return which cards these are, of which `ranks` are used: "card 1: NAME", "cards 0, 1: 2 x NAME", or ""."""
+        if not self.device.name:
+            return ""
+        some = f"{ranks} of {self.cards} x " if ranks < self.cards else f"{self.cards} x "
+        where = f"card{'s' if len(self.numbers) > 1 else ''} {', '.join(map(str, self.numbers))}: "
+        return (where if self.numbers else "") + (some if self.cards > 1 else "") + self.device.name
 
     def measure(self) -> Device:
         """Return the device as it is now."""
@@ -77,7 +87,8 @@ def _among(
         environment = {**environment, **environment_for(chosen, among=seen.choosable)}
     used = chosen or seen.devices[:cards]
     device = min(used, key=lambda one: one.free_bytes or 0, default=Device(kind=engine.device))
-    return Placement(environment, device, len(used) or cards, tuple(map(_name, used)), seen.trouble)
+    numbers = tuple(one.index for one in used if one.index is not None) if VISIBLE in environment else ()
+    return Placement(environment, device, len(used) or cards, tuple(map(_name, used)), seen.trouble, numbers)
 
 
 def _name(device: Device) -> str:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -23,6 +22,7 @@ from autolaunch.plan_form import as_json
 from autolaunch.redaction import redact_argv, secrets_in
 from autolaunch.serving import Prepared, cards_for, prepare
 from autolaunch.settings import render
+from autolaunch.shell_line import beside, shell_line
 from autolaunch.shortfall import shortfall
 from autolaunch.sizes import gib
 from autolaunch.talk import give, say
@@ -78,9 +78,15 @@ class Foretold:
         """The whole command line of the planned start, secrets replaced."""
         return command(self.ready)
 
+    @property
+    def variables(self) -> Mapping[str, str]:
+        """What the engine's environment has beside ours: the cards that were chosen. Nothing for a container."""
+        return self.ready.installation.variables(self.ready.placement.environment, os.environ)
+
     def as_json(self) -> Mapping[str, Any]:
         """Return the Contract's `plan --json`."""
-        return as_json(self.ready.plan, model=self.ready.asked.wish.model, argv=self.argv, closest=self.closest)
+        form = as_json(self.ready.plan, model=self.ready.asked.wish.model, argv=self.argv, closest=self.closest)
+        return {**form, "environment": dict(self.variables)}
 
 
 def plan(
@@ -123,7 +129,7 @@ def foretell(model: str | None, engine_args: Sequence[str], options: Options, *,
 
 def _added(options: Options) -> Mapping[str, str]:
     """Return what the engine's environment has beside ours."""
-    return {name: value for name, value in environment_of(options).items() if os.environ.get(name) != value}
+    return beside(environment_of(options), os.environ)
 
 
 def engine_or_newest(options: Options, *, imagined: bool, notes: list[str]) -> Installation:
@@ -162,11 +168,5 @@ def _tell(told: Foretold, *, as_json_: bool) -> None:
     from autolaunch.drawing import draw  # noqa: PLC0415 - rich takes a while
 
     width = None if sys.stdout is not None and sys.stdout.isatty() else 100
-    words = " ".join((*_told(told.ready.placement), shlex.join(told.argv)))
+    words = shell_line(told.argv, told.variables)
     give(draw(told.ready, command=words, closest=told.closest, width=width))
-
-
-def _told(placement: Placement) -> tuple[str, ...]:
-    """Return what the engine's environment has beside ours, as a shell takes it: the cards that were chosen."""
-    added = {name: value for name, value in placement.environment.items() if os.environ.get(name) != value}
-    return tuple(f"{name}={shlex.quote(value)}" for name, value in sorted(added.items()))

@@ -6,14 +6,13 @@ I/O. Owns the order of the checks, so that a mistake costs nothing and leaves no
 from __future__ import annotations
 
 import os
-import shlex
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from io import FileIO
 
-from autolaunch import __version__, arenas, modelscope, phases, record, secrets_file
+from autolaunch import __version__, arenas, phases, record, secrets_file
 from autolaunch.arguments import given, less
 from autolaunch.candidates import Question
 from autolaunch.climb import begin as begin_climb
@@ -72,6 +71,13 @@ class Prepared:
         """What was measured and found out."""
         return self.question.situation
 
+    @property
+    def card(self) -> str:
+        """Which cards are used, and how much of them is free, in words."""
+        return memory_of(
+            self.situation.device, self.placement.words(ranks=self.plan.settings.tensor_parallel_size or 1)
+        )
+
 
 def start(model: str | None, engine_args: Sequence[str], options: Options) -> ExitCode:
     """Make the wish and the run, supervise it to its end. Raises `AutolaunchError` before anything is started."""
@@ -105,7 +111,7 @@ def _start(asked: Asked, installation: Installation, options: Options, voices: V
     crash_log.warn = ready.memory.warn = talk.warn
     supervisor = Supervisor(replace(job, note_crash=crash_log.add, reload=talk.reload), run)
     supervisor.take_signals()
-    talk.command = lambda event: supervisor.shown_argv(event.settings)
+    talk.command = lambda event: supervisor.shell_line(event.settings)
     if not talk.speaks_json:
         _greet(ready)
     for text in dict.fromkeys(notes):
@@ -115,8 +121,7 @@ def _start(asked: Asked, installation: Installation, options: Options, voices: V
         return _refuse(ready, talk)
     code = supervisor.run()
     if options.check and code is ExitCode.STOPPED and supervisor.proven is not None:
-        source = f"{modelscope.VARIABLE}=True " if asked.modelscope else ""
-        give(source + shlex.join(supervisor.shown_argv(supervisor.proven)))
+        give(supervisor.shell_line(supervisor.proven))
     return code
 
 
@@ -282,7 +287,7 @@ def _run(ready: Prepared, options: Options, *, crashes: tuple[float, ...]) -> ph
 def _job(ready: Prepared, options: Options, voices: Voices, *, locks: CardLocks) -> Job:
     """Make the run's folder and return what the run needs of the outside."""
     talk = voices.talk
-    folder = keep_record(voices, options.state_dir, ready.key, memory_of(ready.situation.device))
+    folder = keep_record(voices, options.state_dir, ready.key, ready.card)
     return Job(
         wish=ready.asked.wish,
         installation=ready.installation,
@@ -313,7 +318,7 @@ def _refuse(ready: Prepared, talk: Talk) -> ExitCode:
 
 
 def _greet(ready: Prepared) -> None:
-    engine, device = ready.situation.engine, ready.situation.device
+    engine = ready.situation.engine
     version = f"vLLM {engine.version}" if engine.version else "an engine of unknown version"
     say(f"autolaunch {__version__}: {ready.asked.wish.model}, {version}, strategy {ready.asked.strategy.name}")
-    say(f"  {memory_of(device)}")
+    say(f"  {ready.card}")

@@ -30,6 +30,7 @@ from autolaunch.port import refuse_taken_port
 from autolaunch.redaction import plain_secrets_in, redact_argv, secrets_in
 from autolaunch.release import await_release
 from autolaunch.settings import Settings, render
+from autolaunch.shell_line import shell_line
 from autolaunch.state import open_log
 
 if TYPE_CHECKING:
@@ -253,6 +254,11 @@ class Supervisor:
     def shown_argv(self, settings: Settings) -> tuple[str, ...]:
         """Return the command line of an attempt with every secret replaced."""
         return redact_argv(self.argv(settings), self._secrets)
+
+    def shell_line(self, settings: Settings) -> str:
+        """Return the plain command that starts the engine as it runs, with the variables that were set for it."""
+        job = self.job
+        return shell_line(self.shown_argv(settings), job.installation.variables(job.environment, os.environ))
 
     def _output(self, attempt: int) -> Output:
         job, log = self.job, self._log(attempt)

@@ -10,7 +10,7 @@ import re
 import shutil
 import sys
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -141,7 +141,7 @@ class Talk:
         self.run = run
         self.scene = Scene("", 0)
         self.records: list[Recorder] = []
-        self.command: Callable[[record.CameUp], Sequence[str]] = lambda _: ()
+        self.command: Callable[[record.CameUp], str] = lambda _: ""
         self.watch: Callable[[record.Event], None] = lambda _: None
         self.status: Callable[[], Status] | None = None
         self.says_phases = False
@@ -158,7 +158,7 @@ class Talk:
         if self._log is not None:
             getattr(self._log, priority.name.lower())(event.event, **event.fields())
             return
-        command = self.command(event) if isinstance(event, record.CameUp) else ()
+        command = self.command(event) if isinstance(event, record.CameUp) else ""
         for style, text in narrate(event, self.scene, command):
             say(click.style(_CONTROL.sub(" ", text), **STYLES[style]), priority)
 

@@ -125,7 +125,29 @@ def test_what_does_not_fit_ends_with_3_and_what_would(stage: Stage) -> None:
 
 def test_the_emptiest_card_is_planned_for(stage: Stage) -> None:
     cards(stage, card(6.0), card(23.0))
-    assert planned(stage)["budget"]["free_bytes"] == 23 * GIB
+    found = planned(stage)
+    assert found["budget"]["free_bytes"] == 23 * GIB
+    assert found["environment"] == {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": "1"}
+
+
+def test_the_command_that_is_printed_starts_the_engine_on_the_card_that_was_chosen(stage: Stage) -> None:
+    """It stood there without the variables: pasted, it went to card 0 and failed."""
+    cards(stage, card(6.0), card(23.0))
+    stage.play(ok())
+    ended = stage.run("--check")
+    variables = "CUDA_DEVICE_ORDER=PCI_BUS_ID CUDA_VISIBLE_DEVICES=1 "
+    assert ended.out.startswith(f"{variables}{sys.executable} -S ")
+    assert f"\n  command  {variables}{sys.executable}" in ended.err
+    assert f"\n  card 1: {CARD}: 23.00 GiB free of 24.00 GiB\n" in ended.err
+    drawn = plan(stage).out
+    assert f"\n  command  {variables}" in drawn
+    assert f"\n  card 1: {CARD}, 23.00 GiB free of 24.00 GiB; " in drawn
+
+
+def test_several_cards_are_counted_in_the_headline(stage: Stage) -> None:
+    drawn = plan(stage, "--gpu-memory-total", "12GiB", "--gpus", "2").out
+    assert "\n  2 x a card of 12.00 GiB, 12.00 GiB free of 12.00 GiB each; " in drawn
+    assert "1 of 2 x a card of 40.00 GiB" in plan(stage, "--gpu-memory-total", "40GiB", "--gpus", "2").out
 
 
 def test_a_start_that_cannot_fit_is_refused_before_anything_runs(stage: Stage) -> None:

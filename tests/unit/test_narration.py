@@ -17,7 +17,7 @@ LOGS = sorted((Path(__file__).parents[1] / "data" / "engine_logs").glob("*.log")
 SCENE = Scene("/state/run", 10, frozenset({"max_num_seqs", "enforce_eager"}), "glm-4-9b")
 
 
-def told(event: record.Event, command: tuple[str, ...] = ()) -> list[str]:
+def told(event: record.Event, command: str = "") -> list[str]:
     """Return the lines without their styles."""
     return [text for _, text in narrate(event, SCENE, command)]
 
@@ -60,12 +60,12 @@ def test_a_step_says_what_changes_and_why() -> None:
 def test_an_engine_that_is_up_says_where_and_how_to_start_it_without_us() -> None:
     effective = {"max_model_len": 70624, "kv_cache_tokens": 70624, "available_kv_gib": 2.69, "weights_gib": 17.56}
     event = record.CameUp(2, 81.04, Settings(max_model_len=70624), effective, "http://127.0.0.1:8000")
-    assert told(event, ("vllm", "serve", "a b")) == [
+    assert told(event, "CUDA_VISIBLE_DEVICES=1 vllm serve 'a b'") == [
         "ready at attempt 2, 81.0 s after its start: glm-4-9b answered a real request",
         "  url      http://127.0.0.1:8000/v1",
         "  engine   context 70624 tokens, KV cache 70624 tokens, 2.69 GiB of KV cache, weights 17.56 GiB",
         "  settings max_model_len 70624",
-        "  command  vllm serve 'a b'",
+        "  command  CUDA_VISIBLE_DEVICES=1 vllm serve 'a b'",
     ]
     first = told(record.CameUp(1, 5.0, Settings(), {}, "unix:/run/x.sock"))
     assert first[0].startswith("ready at the first attempt, 5.0 s after its start")

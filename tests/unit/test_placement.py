@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from autolaunch.facts import GIB, DeviceKind, Engine
+from autolaunch.facts import GIB, Device, DeviceKind, Engine
 from autolaunch.lock import CardLocks
-from autolaunch.placement import claim, every_place, place
+from autolaunch.placement import Placement, claim, every_place, place
 from tests import fake_nvml
 
 ENGINE = Engine("0.24.0", DeviceKind.CUDA)
@@ -37,6 +37,29 @@ def test_the_emptiest_card_is_taken_and_cuda_is_told(monkeypatch: pytest.MonkeyP
     assert found.environment["CUDA_DEVICE_ORDER"] == "PCI_BUS_ID"
     assert (found.device.free_bytes, found.cards, len(found.names)) == (23 * GIB, 1, 1)
     assert found.measure().free_bytes == 23 * GIB
+
+
+def test_a_card_that_was_chosen_is_named_by_its_number(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    fake_nvml.believe(monkeypatch, tmp_path, card(2.0), card(23.0), card(12.0))
+    assert place(ENGINE, os.environ, cards=1).words(ranks=1) == "card 1: card"
+    assert place(ENGINE, {"CUDA_VISIBLE_DEVICES": "2"}, cards=1).words(ranks=1) == "card 2: card"
+
+
+def test_several_cards_are_counted_and_how_many_of_them_are_used(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    fake_nvml.believe(monkeypatch, tmp_path, card(2.0), card(23.0), card(12.0))
+    two = place(ENGINE, os.environ, cards=2)
+    assert two.words(ranks=2) == "cards 1, 2: 2 x card"
+    assert two.words(ranks=1) == "cards 1, 2: 1 of 2 x card"
+
+
+def test_the_only_card_needs_no_number_and_an_unknown_one_no_words(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    fake_nvml.believe(monkeypatch, tmp_path, card(2.0))
+    assert place(ENGINE, {}, cards=1).words(ranks=1) == "card"
+    assert Placement({}, Device(), 2).words(ranks=2) == ""
 
 
 def test_one_card_needs_no_word_to_cuda(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ PURE = (
     "lineup", "lineup_text", "liveness", "logline", "longest", "machine", "metrics", "models_file",
     "moves", "narration", "outcome_form", "page", "page_style", "parameters", "past", "phases", "pins", "plan_form",
     "planner", "precision", "progress", "quantization", "recall", "record", "recurrent", "redaction",
-    "releases", "replan", "routes", "rungs", "settings", "shape", "share", "shortfall", "side_by_side",
+    "releases", "replan", "routes", "rungs", "settings", "shape", "share", "shell_line", "shortfall", "side_by_side",
     "sizes", "start", "status", "status_address", "status_form", "stopping", "strategy", "tables",
     "tensors", "term", "terms", "translation", "unit", "unmet", "verdict", "visible",
 )  # fmt: skip
