@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from autolaunch.calibration import calibrated
 from autolaunch.defaults import resolve
 from autolaunch.estimate import estimate, subject
-from autolaunch.facts import Situation
+from autolaunch.facts import Basis, Situation
 from autolaunch.past import Past
 from autolaunch.settings import Settings
 from autolaunch.shape import kv_bytes_per_token
@@ -38,7 +38,7 @@ class Budget:
     cudagraph, below zero where the rest takes more. `outside` is taken before the engine measures free memory and
     is not charged (CUDA context, NCCL); `capture` is what CUDA graphs take in the end, `cudagraph` what the engine
     subtracts for them (0 where that release subtracts nothing). `loading` must be free while weights are loaded,
-    `trial` beside them while the profile run tries the graphs.
+    `trial` beside them while the profile run tries the graphs. `total_basis` says how the card's total is known.
     """
 
     total_bytes: int
@@ -54,6 +54,7 @@ class Budget:
     kv_bytes_per_token: float
     loading: Term = NOTHING
     trial: Term = NOTHING
+    total_basis: Basis = Basis.EXACT
 
 
 def predict(demand: Demand) -> Budget | None:
@@ -79,4 +80,5 @@ def predict(demand: Demand) -> Budget | None:
         kv_bytes_per_token=kv_bytes_per_token(found.shape, ranks=run.ranks, cache_bytes=run.cache_bytes),
         loading=parts.loading,
         trial=parts.trial,
+        total_basis=situation.device.basis,
     )

@@ -47,6 +47,7 @@ class Card:
             free_bytes=self.total_bytes if free_bytes is None else free_bytes,
             compute_capability=self.capability,
             unified=self.unified,
+            basis=self.basis,
         )
 
 

@@ -36,16 +36,15 @@ class Part:
     known: str
 
 
-def parts(budget: Budget, kind: DeviceKind = DeviceKind.CUDA) -> tuple[Part, ...]:
-    """Return where a card's (or a host's) memory goes; the sizes add up to its total where the plan fits."""
+def parts(budget: Budget, kind: DeviceKind = DeviceKind.CUDA, *, held_known: str = "measured") -> tuple[Part, ...]:
+    """Return where a card's (or a host's) memory goes; the sizes add up to its total where the plan fits.
+
+    `held_known` says how it is known what others hold.
+    """
     cpu = kind is DeviceKind.CPU
     free = budget.total_bytes if budget.free_bytes is None else budget.free_bytes
     held = budget.total_bytes - free
-    short = budget.kv_cache.bytes < 0  # the engine's own needs are above what it may take
-    rest = 0 if short else free - budget.outside.bytes - budget.requested_bytes
-    cache = Part("KV cache", budget.kv_cache.bytes, "░", "green", _cache(budget))
-    if short:
-        cache = Part("missing", -budget.kv_cache.bytes, "!", "bold red", "before there is any KV cache")
+    rest = free - budget.outside.bytes - budget.requested_bytes
     own = (
         Part("weights", budget.weights.bytes, "█", "blue", _known(budget.weights)),
         Part("activations", budget.activation.bytes, "▓", "magenta", _known(budget.activation)),
@@ -53,10 +52,10 @@ def parts(budget: Budget, kind: DeviceKind = DeviceKind.CUDA) -> tuple[Part, ...
             "worker's own" if cpu else "outside PyTorch", budget.non_torch.bytes, "▚", "cyan", _known(budget.non_torch)
         ),
         Part("CUDA graphs", budget.cudagraph.bytes, "▒", "yellow", _known(budget.cudagraph)),
-        cache,
+        *_cache(budget, lacking=max(0, -rest)),
         Part("server's own" if cpu else "CUDA context", budget.outside.bytes, "x", "red", _known(budget.outside)),
-        Part("held by others", held, "#", "red", "measured"),
-        Part("left free", rest, "·", "dim", ""),
+        Part("held by others", held, "#", "red", held_known),
+        Part("left free", max(0, rest), "·", "dim", ""),
     )
     return tuple(part for part in own if part.size)
 
@@ -67,9 +66,20 @@ def _known(term: Term) -> str:
     return f"{term.basis}, {term.low / 2**30:.2f} to {term.high / 2**30:.2f}"
 
 
-def _cache(budget: Budget) -> str:
-    tokens = kv_cache_tokens(budget)
-    return _known(budget.kv_cache) + ("" if tokens is None else f"; {tokens:,} tokens in all")
+def _cache(budget: Budget, *, lacking: int) -> Iterator[Part]:
+    """Give the KV cache; where the request is more than is free by `lacking`, what of the cache is there and what not.
+
+    It is below zero where the engine's own needs are above what it may take.
+    """
+    there, tokens = budget.kv_cache.bytes - lacking, kv_cache_tokens(budget)
+    if there < 0:
+        yield Part("missing", -there, "!", "bold red", "before there is any KV cache")
+    elif lacking:
+        yield Part("KV cache", there, "░", "green", "what is left for it")
+        yield Part("missing", lacking, "!", "bold red", "asked for, and not free")
+    else:
+        held = "" if tokens is None else f"; {tokens:,} tokens in all"
+        yield Part("KV cache", there, "░", "green", _known(budget.kv_cache) + held)
 
 
 def bar(shown: Sequence[Part], *, width: int) -> tuple[tuple[str, str], ...]:
@@ -92,7 +102,8 @@ def draw(ready: Prepared, *, command: str, closest: Sequence[str] = (), width: i
     _header(console, ready)
     budget = ready.plan.budget
     if budget is not None:
-        _memory(console, budget, ready.situation.device.kind)
+        known = "measured" if ready.placement.names else "as given"
+        _memory(console, parts(budget, ready.situation.device.kind, held_known=known))
     for name, text in _rows(ready, command, closest):
         console.print(f"  [bold]{name:<9}[/bold]" if name else " " * 11, end="")
         console.print(text, markup=False)
@@ -119,10 +130,9 @@ def _header(console: Console, ready: Prepared) -> None:
     console.print(f"  {card}, {amount}; {engine}; strategy {ready.asked.strategy.name}", markup=False)
 
 
-def _memory(console: Console, budget: Budget, kind: DeviceKind) -> None:
+def _memory(console: Console, shown: Sequence[Part]) -> None:
     from rich.text import Text  # noqa: PLC0415
 
-    shown = parts(budget, kind)
     console.print()
     console.print(Text("  ") + Text.assemble(*bar(shown, width=BAR_WIDTH)))
     for part in shown:

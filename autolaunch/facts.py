@@ -36,6 +36,17 @@ class Holder:
     user: str = ""
 
 
+class Basis(str, Enum):
+    """How a figure is known: read from the model or the card, printed by an engine here, or worked out."""
+
+    EXACT = "exact"
+    MEASURED = "measured"
+    ESTIMATED = "estimated"
+
+    def __str__(self) -> str:
+        return self.value
+
+
 @dataclass(frozen=True, slots=True)
 class Device:
     """The memory one engine rank gets: a card as CUDA counts it, or the host for a CPU engine.
@@ -43,7 +54,8 @@ class Device:
     With several cards the figures are those of the fullest one, since every rank gets the same share. `index` is
     the card's place on the PCI bus as NVML counts (a slice's: its card's). `unified` says that host and card share
     an address space: the card has no memory of its own (DGX Spark, Jetson), or is coherent with the host's (GH200,
-    GB200); an overcommit can hang the host there.
+    GB200); an overcommit can hang the host there. `basis` says how the total is known: a card that is not here is
+    as others of its kind reported it, or worked out.
     """
 
     kind: DeviceKind = DeviceKind.UNKNOWN
@@ -55,6 +67,7 @@ class Device:
     index: int | None = None
     uuid: str = ""
     unified: bool = False
+    basis: Basis = Basis.EXACT
 
     @property
     def free_share(self) -> float | None:
@@ -99,17 +112,6 @@ class Engine:
     def default_utilization(self) -> float:
         """The engine's own default share: 0.92 in recent releases, 0.9 before (and where unknown)."""
         return 0.92 if self.release is not None and self.release >= (0, 19) else 0.9
-
-
-class Basis(str, Enum):
-    """How a figure is known: read from the model or the card, printed by an engine here, or worked out."""
-
-    EXACT = "exact"
-    MEASURED = "measured"
-    ESTIMATED = "estimated"
-
-    def __str__(self) -> str:
-        return self.value
 
 
 @dataclass(frozen=True, slots=True)

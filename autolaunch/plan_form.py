@@ -41,10 +41,12 @@ def basis_as_json(budget: Budget | None) -> dict[str, str]:
     """Return what each figure rests on: exact, measured or estimated."""
     if budget is None:
         return {}
+    total = budget.total_basis
+    free = total if budget.free_bytes == budget.total_bytes else Basis.EXACT
     return {
-        "total_bytes": Basis.EXACT.value,
-        **({"free_bytes": Basis.EXACT.value} if budget.free_bytes is not None else {}),
-        "requested_bytes": Basis.EXACT.value,
+        "total_bytes": total.value,
+        **({"free_bytes": free.value} if budget.free_bytes is not None else {}),
+        "requested_bytes": total.value,
         **{f"{name}_bytes": getattr(budget, name).basis.value for name in TERMS},
         "kv_bytes_per_token": Basis.EXACT.value,
         "kv_cache_tokens": budget.kv_cache.basis.value,

@@ -23,7 +23,7 @@ from autolaunch.redaction import redact_argv, secrets_in
 from autolaunch.serving import Prepared, cards_for, prepare
 from autolaunch.settings import render
 from autolaunch.shell_line import beside, shell_line
-from autolaunch.shortfall import shortfall
+from autolaunch.shortfall import nearest_plan, shortfall
 from autolaunch.sizes import gib
 from autolaunch.talk import give, say
 
@@ -113,7 +113,7 @@ def foretell(model: str | None, engine_args: Sequence[str], options: Options, *,
         if placement.device.total_bytes is None:
             raise HostError(
                 "no card can be read here" + (f": {placement.trouble}" if placement.trouble else ""),
-                hint='name one with --gpu "RTX 4090" or --gpu-memory-total 24GiB',
+                hint='name one with --gpu "RTX 4090" or --gpu-memory-total 24GiB --compute-capability 8.9',
             )
         placement = replace(placement, device=imagined.changed(placement.device))
     else:
@@ -123,7 +123,8 @@ def foretell(model: str | None, engine_args: Sequence[str], options: Options, *,
     closest: tuple[str, ...] = ()
     if ready.plan.fits is False:
         why, closest = shortfall(ready.question)
-        ready = replace(ready, plan=replace(ready.plan, why=(*ready.plan.why, why)))
+        shown = nearest_plan(ready.question, ready.plan)
+        ready = replace(ready, plan=replace(shown, why=(*shown.why, why)))
     return Foretold(ready, tuple(dict.fromkeys(notes)), closest)
 
 

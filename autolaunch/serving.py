@@ -36,7 +36,7 @@ from autolaunch.port import refuse_taken_port
 from autolaunch.precision import precision
 from autolaunch.recall import recall
 from autolaunch.restarts import CrashLog, jittered
-from autolaunch.shortfall import shortfall
+from autolaunch.shortfall import nearest_plan, shortfall
 from autolaunch.sizes import gib
 from autolaunch.state import new_id, state_folder
 from autolaunch.supervisor import LOCK_WAIT_S, Supervisor
@@ -116,8 +116,9 @@ def _start(asked: Asked, installation: Installation, options: Options, voices: V
         _greet(ready)
     for text in dict.fromkeys(notes):
         talk.warn(text)
-    talk.tell(_planned(ready.plan))
-    if ready.plan.fits is False and not options.try_anyway:
+    refused = ready.plan.fits is False and not options.try_anyway
+    talk.tell(_planned(nearest_plan(ready.question, ready.plan) if refused else ready.plan))
+    if refused:
         return _refuse(ready, talk)
     code = supervisor.run()
     if options.check and code is ExitCode.STOPPED and supervisor.proven is not None:

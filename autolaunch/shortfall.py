@@ -5,16 +5,18 @@ Pure. Every suggestion was itself put to the memory model; that nothing fits is 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import islice
 
 from autolaunch.candidates import Candidate, Question, candidates, needed
 from autolaunch.case import Limits
 from autolaunch.climb import Climb
-from autolaunch.facts import GIB, Device, DeviceKind, Model, Situation
+from autolaunch.facts import DeviceKind, Model, Situation
 from autolaunch.foresight import View, free_to_engine
+from autolaunch.more_memory import held_by, more_memory, named, would_do
 from autolaunch.planner import Plan, plan
+from autolaunch.rungs import NATIVE_FP8
 from autolaunch.settings import flag
 from autolaunch.sizes import gib
 from autolaunch.strategy import QUANTIZE_METHODS, Rung
@@ -24,6 +26,9 @@ MOST = 3
 
 MOST_CARDS = 8
 
+FP8_SINCE = ((8, 0), NATIVE_FP8)
+"""The compute capabilities from which weights, and the cache too, may be FP8."""
+
 _SPARE = 1 << 28
 """What is asked for beyond the estimate, so that it is enough."""
 
@@ -32,8 +37,8 @@ def shortfall(question: Question) -> tuple[str, tuple[str, ...]]:
     """Return why nothing fits, both numbers in it, and the nearest things that would; for a plan that does not fit."""
     nearest = _nearest(question)
     if nearest is None:
-        return _weights(question), tuple(_ways(question, None))[:MOST]
-    return _beyond_free(question, nearest) or _why(question, nearest), tuple(_ways(question, nearest))[:MOST]
+        return _weights(question), tuple(islice(_ways(question, None), MOST))
+    return _beyond_free(question, nearest) or _why(question, nearest), tuple(islice(_ways(question, nearest), MOST))
 
 
 def missing_bytes(question: Question) -> int | None:
@@ -50,6 +55,12 @@ def missing_bytes(question: Question) -> int | None:
 def _nearest(question: Question) -> Candidate | None:
     """Return the combination that comes nearest to fitting: the one with the largest cache."""
     return max(candidates(question), key=lambda one: one.budget.kv_cache.high, default=None)
+
+
+def nearest_plan(question: Question, own: Plan) -> Plan:
+    """Return a plan that does not fit as the combination that comes nearest: its settings and its budget."""
+    nearest = _nearest(question)
+    return own if nearest is None else replace(own, settings=nearest.settings, budget=nearest.budget)
 
 
 def _weights(question: Question) -> str:
@@ -99,11 +110,23 @@ def _why(question: Question, nearest: Candidate) -> str:
     budget = nearest.budget
     taken = budget.weights.bytes + budget.non_torch.bytes + budget.activation.bytes + budget.cudagraph.bytes
     need = needed(question, nearest.settings, _least(question))
+    ranks = nearest.settings.tensor_parallel_size or 1
+    where = f" on each of {ranks} cards" if ranks > 1 else ""
     how = "" if not nearest.pain or not any(nearest.pain.values()) else " with every concession that is allowed"
     return (
-        f"{gib(taken)} for weights and the engine's own needs and {gib(need)} for {_least(question)} tokens of context"
-        f"{how} do not fit: {_there(question)}"
+        f"{gib(taken)} for weights and the engine's own needs{_outside(question, nearest)} and {gib(need)} for "
+        f"{_least(question)} tokens of context{where}{how} do not fit: {_there(question)}"
     )
+
+
+def _outside(question: Question, nearest: Candidate) -> str:
+    """Return what is taken beside the request in words, where the free memory is the bound and not a share of it."""
+    if question.limits.memory_bytes is not None or "gpu_memory_utilization" in question.climb.pins:
+        return ""
+    what = "the CUDA context" + (" and NCCL" if (nearest.settings.tensor_parallel_size or 1) > 1 else "")
+    if question.situation.device.kind is DeviceKind.CPU:
+        what = "the server beside it"
+    return f", {gib(nearest.budget.outside.bytes)} for {what}"
 
 
 def _ways(question: Question, nearest: Candidate | None) -> Iterator[str]:
@@ -145,6 +168,7 @@ def _fewer_bits(question: Question) -> Iterator[str]:
     """Name a sibling with smaller weights, and the strategy that may quantize, where the chosen one may not."""
     if question.situation.model.quantization is not None:
         return
+    yield from _unknown_capability(question)
     if not any(rung.name == "quantized_weights" for rung in question.climb.strategy.rungs):
         lighter = Rung("quantized_weights", frozenset(), methods=QUANTIZE_METHODS)
         strategy = replace(question.climb.strategy, rungs=(*question.climb.strategy.rungs, lighter))
@@ -167,45 +191,34 @@ def _fewer_bits(question: Question) -> Iterator[str]:
             return
 
 
+def _unknown_capability(question: Question) -> Iterator[str]:
+    """Name the compute capability that would allow FP8 weights, where the card's is not known: they count on none."""
+    device = question.situation.device
+    if device.compute_capability is not None or device.kind is DeviceKind.CPU:
+        return
+    for capability in FP8_SINCE:
+        able = replace(question.situation, device=replace(device, compute_capability=capability))
+        if would_do(_at(question, able)):
+            yield f"say --compute-capability: from {'.'.join(map(str, capability))} on it fits with FP8"
+            return
+
+
 def _at(question: Question, situation: Situation, limits: Limits | None = None) -> Question:
     climb = question.climb if limits is None else replace(question.climb, limits=limits)
     return replace(question, situation=situation, climb=climb)
 
 
 def _more_memory(question: Question, nearest: Candidate | None) -> Iterator[str]:
-    """Name the memory that is missing: to be freed where others hold it, else as a larger card or host.
-
-    Of a share that the user fixed more memory is no cure worth a word: another share is.
-    """
+    """Name the memory that is missing; of a share that the user fixed another share is the cure, or an empty card."""
     device = question.situation.device
-    if device.total_bytes is None or device.free_bytes is None:
-        return
     if nearest is None or _beyond_free(question, nearest):
         empty = replace(device, free_bytes=device.total_bytes, holders=())
-        if plan(_at(question, replace(question.situation, device=empty))).fits:
-            taken = gib(device.total_bytes - device.free_bytes)
-            yield f"free {_what(device)}: {taken} of it are held" + (f"; {_holder(device)}" if _holder(device) else "")
-        return
-    if "gpu_memory_utilization" in question.climb.pins:
-        return
-    missing = missing_bytes(question) or 0
-    limit = question.limits.memory_bytes
-    if limit is not None and limit + missing <= device.free_bytes:
-        yield f"allow --memory {math.ceil((limit + missing) / GIB * 10) / 10:g}GiB instead of {gib(limit)}"
-    elif device.free_bytes + missing <= device.total_bytes:
-        yield f"free {gib(missing)} more of {_what(device)}" + (f": {_holder(device)}" if _holder(device) else "")
-    else:
-        size = f"{math.ceil((device.total_bytes + missing) / GIB)} GiB"
-        yield f"give the host {size} of memory" if device.kind is DeviceKind.CPU else f"use a card with {size}"
-
-
-def _what(device: Device) -> str:
-    return "the host's memory" if device.kind is DeviceKind.CPU else "this card"
-
-
-def _holder(device: Device) -> str:
-    held = (f"{one.name} (pid {one.pid}) holds {gib(one.used_bytes)}" for one in device.holders if one.used_bytes)
-    return next(held, "")
+        if device.total_bytes and plan(_at(question, replace(question.situation, device=empty))).fits:
+            taken = gib(device.total_bytes - (device.free_bytes or 0))
+            yield f"free {named(device)}: {taken} of it are held" + (f"; {held_by(device)}" if held_by(device) else "")
+            return
+    if "gpu_memory_utilization" not in question.climb.pins:
+        yield from more_memory(question)
 
 
 def _more_cards(question: Question) -> Iterator[str]:
@@ -214,6 +227,6 @@ def _more_cards(question: Question) -> Iterator[str]:
     if "tensor_parallel_size" in question.climb.pins or question.situation.device.kind is DeviceKind.CPU:
         return
     for count in (2, 4, MOST_CARDS):
-        if count > limits.gpus and plan(_at(question, question.situation, replace(limits, gpus=count))).fits:
+        if count > limits.gpus and would_do(_at(question, question.situation, replace(limits, gpus=count))):
             yield f"use {count} such cards with --gpus {count}"
             return

@@ -146,6 +146,6 @@ def test_a_size_that_a_card_does_not_have_is_refused() -> None:
 
 def test_a_card_becomes_a_device_with_all_of_its_memory_or_what_is_said_to_be_free() -> None:
     card = find_card("GB10")
-    whole = Device(DeviceKind.CUDA, "NVIDIA GB10", 122502 * MIB, 122502 * MIB, (12, 1), unified=True)
+    whole = Device(DeviceKind.CUDA, "NVIDIA GB10", 122502 * MIB, 122502 * MIB, (12, 1), unified=True, basis=card.basis)
     assert card.device() == whole
     assert card.device(free_bytes=0).free_bytes == 0

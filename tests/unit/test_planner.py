@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from typing import Any
 
@@ -18,7 +19,8 @@ from autolaunch.planner import Plan, plan
 from autolaunch.recall import recall
 from autolaunch.settings import AUTO, Settings
 from autolaunch.shape import CacheKind, CacheLayers, Shape
-from autolaunch.shortfall import shortfall
+from autolaunch.shortfall import nearest_plan, shortfall
+from autolaunch.sizes import gib
 from autolaunch.strategy import load_strategy
 
 GLM = Shape(
@@ -299,6 +301,41 @@ def test_what_would_help_is_named_nearest_first_and_was_tried_on_the_memory_mode
         "use 2 such cards with --gpus 2",
     )
     assert "16.00 GiB of 16.00 GiB are free" in shortfall(question)[0]
+
+
+def test_the_sentence_adds_up_to_more_than_is_free_and_counts_the_cards() -> None:
+    """It said that 4.76 GiB do not fit into 6.00 free ones: CUDA's context, NCCL and the four cards were missing."""
+    question = ask(situation(6.0, version="0.32.0", capability=None), gpus=4)
+    assert plan(question).fits is False
+    said = shortfall(question)[0]
+    figures = [float(figure) for figure in re.findall(r"([\d.]+) GiB (?:for|of context)", said)]
+    assert sum(figures) > 6.0
+    assert " for the CUDA context and NCCL and " in said
+    assert " tokens of context on each of 4 cards with every concession that is allowed do not fit: " in said
+
+
+def test_the_plan_that_is_shown_is_the_one_that_the_sentence_is_about() -> None:
+    question = ask(situation(6.0, version="0.32.0", capability=None), gpus=4)
+    own = plan(question)
+    shown = nearest_plan(question, own)
+    assert shown.budget is not None
+    assert shown.settings.tensor_parallel_size == 4
+    assert shown.budget.weights.bytes < WEIGHTS.loaded_bytes / 3
+    assert shortfall(question)[0].startswith(
+        gib(
+            sum(
+                term.bytes
+                for term in (
+                    shown.budget.weights,
+                    shown.budget.non_torch,
+                    shown.budget.activation,
+                    shown.budget.cudagraph,
+                )
+            )
+        )
+    )
+    nothing = ask(situation(24.0, 0.1))
+    assert nearest_plan(nothing, plan(nothing)) == plan(nothing)
 
 
 def test_the_users_own_context_is_named_first_with_what_would_do() -> None:
