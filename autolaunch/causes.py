@@ -94,7 +94,7 @@ HOST_RULES: tuple[Rule, ...] = (
 
 PHASE_RULES: tuple[Rule, ...] = (
     # texts that name their phase themselves
-    sure(Kind.FREE_MEMORY_LOW, "less than desired gpu memory | less than desired cpu memory"),  # V1, 0.8.3+
+    sure(Kind.FREE_MEMORY_LOW, "less than desired gpu memory | less than desired cpu memory"),  # V1, after 0.9.0
     sure(Kind.FREE_MEMORY_LOW, "less than the engine's budget"),  # weights held outside, 0.3x
     sure(Kind.KV_NONE, "externally held weights", also="exceed"),  # 0.3x: nothing of the budget is left
     sure(Kind.KV_TOO_SMALL, "to serve at least one request with the model"),  # V1, all
@@ -111,7 +111,7 @@ PHASE_RULES: tuple[Rule, ...] = (
     sure(Kind.SEQS_TOO_MANY, "mamba cache blocks", also="exceeds"),  # hybrid models, 0.14+
     sure(Kind.PROFILING_RACE, "error in memory profiling"),  # V0 0.3+, V1, all
     sure(Kind.SAMPLER_OOM, "occurred when warming up sampler | occurred when warming up pooler"),  # V1, 0.8.5+
-    sure(Kind.WEIGHTS_OOM, "failed to load model - not enough gpu memory"),  # V1, 0.9+
+    sure(Kind.WEIGHTS_OOM, "failed to load model - not enough gpu memory"),  # V1, 0.13+
 )
 
 ALLOCATION_RULES: tuple[Rule, ...] = (

@@ -163,7 +163,11 @@ ARGUMENT_RULES: tuple[Rule, ...] = (
     sure(Kind.CONFIG_ERROR, "greater than the derived max_model_len"),  # 0.2 to now
     sure(Kind.CONFIG_ERROR, "is smaller than max_model_len | is smaller than max_num_seqs"),  # V0, V1
     sure(Kind.CONFIG_ERROR, "value error, ", never="world size | failed to be inspected"),  # pydantic, 0.9+
-    rule(Kind.CONFIG_ERROR, "validation error for  | validation errors for "),
+    rule(  # pydantic's heading: the line below it says what is wrong, and may name another kind (0.11)
+        Kind.CONFIG_ERROR,
+        "validation error for  | validation errors for ",
+        weight=Weight.STRAY,
+    ),
     rule(Kind.CONFIG_ERROR, "assertion failed, ", also="type=assertion_error"),
     rule(Kind.CONFIG_ERROR, "input should be ", also="type="),
     rule(

@@ -167,6 +167,11 @@ def _blocks(known: Effective, match: re.Match[str]) -> Effective:
 
 _STATED: tuple[tuple[str, re.Pattern[str], Update], ...] = (
     # literal that must be there, where the figure stands, what it says
+    (
+        "LLM engine (v",
+        re.compile(r"max_seq_len=(\d{1,12})"),
+        _set("max_model_len", int),
+    ),  # all, 0.8 and older say no more
     ("Using max model len", re.compile(r"Using max model len " + _N), _set("max_model_len", int)),
     ("Auto-fit", re.compile(r"reduced from " + _N + " to " + _N), _auto_fit),
     ("Auto-fit", re.compile(r"full model context length " + _N), _set("max_model_len", int)),

@@ -82,7 +82,7 @@ PHASES: tuple[tuple[Phase, tuple[str, ...]], ...] = tuple(
             Phase.LOAD,
             "starting to load model | loading safetensors checkpoint | loading pt checkpoint | loading weights took"
             " | loading model weights | failed to load model - not enough | loading weights with"
-            " | time spent downloading weights",
+            " | time spent downloading weights | using model weights format",
         ),
         (Phase.INIT, "llm engine (v | initializing an llm engine | distributed_init_method="),
         (
@@ -114,7 +114,7 @@ TRIGGERS = any_of(
     " | apturing | nitializ | tart | Uvicorn | blocks | ersion  | odel len | rchitecture | args | led | hut"
     " | fault | gated | estricted | oncurrency | ignal | SIG | bad_alloc | xit | died | fatal"
     " | ninja | collective_rpc | _run_workers | warm_up"
-    " | apability | umped | Watchdog | nterrupt | init_method | uto-fit | max_num | \0 | \x1b"
+    " | eights format | apability | umped | Watchdog | nterrupt | init_method | uto-fit | max_num | \0 | \x1b"
 )
 """A line without any of these is never looked at."""
 
