@@ -177,7 +177,7 @@ class Course:
     def _until_profiled(self) -> str:
         need, release = self.need, self.load.release
         at_first = self._free("init") - need.outside
-        if not release.is_v0 and at_first < need.requested:
+        if release.refuses_low_memory and at_first < need.requested:
             return "free_memory_low"
         if need.loading > (left := self._free("load") - need.outside):
             return self._short(left % (108 * 2**20), 108, "weights_oom")

@@ -2,7 +2,8 @@
 
 `in` of a failure's texts says who prints its traceback: "core" the engine core; "rank" the workers where
 there are worker processes, else the engine core; "api" the API server; "runtime" the engine core while
-serving; "nobody" is a death without a word.
+serving; "uvicorn" has its own words and no traceback; "nobody" is a death without a word. What a release has no
+style or text for (an engine process of its own, a front end that tells of it) is not said.
 """
 
 from __future__ import annotations
@@ -41,6 +42,8 @@ def cause(speech: Speech, kind: str, *, serving: bool = False) -> Lines:
     where = _where(entry, serving=serving)
     if where == "nobody":
         return []
+    if where == "uvicorn":
+        return _plain(speech, "api_traceback", entry["text"])
     if where == "api":
         return _plain(speech, "api_traceback", traceback(speech, entry))
     said = [line for template in entry.get("before", ()) for line in speech.line(template)]
@@ -53,7 +56,7 @@ def aftermath(speech: Speech, kind: str, *, serving: bool = False) -> Lines:
     """Give what is printed after the cause: the engine core's own end and the API server's traceback."""
     entry = speech.texts.failure(kind, speech.flags)
     where, style = _where(entry, serving=serving), speech.texts.style
-    if where in ("nobody", "api"):
+    if where in ("nobody", "api", "uvicorn"):
         return []
     if where == "runtime":
         return speech.phase("engine_dead")
@@ -66,6 +69,8 @@ def aftermath(speech: Speech, kind: str, *, serving: bool = False) -> Lines:
         said += _plain(speech, "process", own)
     if style["nccl"]:
         said.append((STDERR, style["nccl"]))
+    if "failure api" not in speech.texts.sections:
+        return said
     return said + _plain(speech, "api_traceback", traceback(speech, speech.texts.failure("api", speech.flags)))
 
 
@@ -103,10 +108,16 @@ def _plain(speech: Speech, role: str, lines: list[str]) -> Lines:
 
 def _core_died(speech: Speech, what: str, body: list[str]) -> Lines:
     style = speech.texts.style
-    lines = [style[f"{what}_died"], *body]
+    lines = [style[f"{what}_died"], *body] if style[f"{what}_died"] else body
     if not style[f"{what}_error"]:
         return _plain(speech, "core", lines)
-    return [(STDOUT, speech.logged("core", "ERROR", style[f"{what}_error"], line)) for line in lines]
+    return _logged(speech, "core", style[f"{what}_error"], lines)
+
+
+def _logged(speech: Speech, role: str, source: str, lines: list[str], rank: int = 0) -> Lines:
+    """Give one error of several lines: vLLM's NewLineFormatter ends all but the last with a carriage return too."""
+    said = [speech.logged(role, "ERROR", source, line, rank) for line in lines]
+    return [(STDOUT, line + "\r") for line in said[:-1]] + [(STDOUT, said[-1])]
 
 
 def _worker_died(speech: Speech, entry: Entry) -> Lines:
@@ -118,11 +129,10 @@ def _worker_died(speech: Speech, entry: Entry) -> Lines:
     speech.values |= {"worker_text": _message(speech, entry), "method": METHODS[entry["at"][0]]}
     first = style["worker_died" if early else "worker_hit"]
     lines = [first, *body[1:]] if first.endswith(HEAD) else [first, *body]
-    return [
-        (STDOUT, speech.logged("worker", "ERROR", style["worker_error"], line, rank))
-        for rank in range(speech.ranks)
-        for line in lines
-    ]
+    source = style["worker_error"] if early else style.get("worker_hit_error", style["worker_error"])
+    role = "starting" if entry["at"][0] == "init" and "starting" in style else "worker"
+    ranks = [rank for rank in range(speech.ranks) if style.get("driver") != str(rank)]
+    return [line for rank in ranks for line in _logged(speech, role, source, lines, rank)]
 
 
 def _core_blames_worker(speech: Speech, entry: Entry) -> tuple[Lines, list[str]]:

@@ -66,6 +66,7 @@ class Life:
         self.ground = ground
         self.ledger = ledger
         self.version = scenario.version
+        self.release = release(scenario.version)
         self.family = Family(ledger, outcome)
         self.listening: _socket.socket | None = None
         self.answering: object = None
@@ -93,9 +94,10 @@ class Life:
         values["core_prefix"] = f"(EngineCore pid={values['core_pid']}) "
         given = self.arguments.given
         auto = given.get("max_model_len") == -1
-        eager, known = bool(given.get("enforce_eager")), release(self.version)
+        eager, known = bool(given.get("enforce_eager")), self.release
         flags = {
             "eager": eager,
+            "ranks": self.arguments.number("tensor_parallel_size", 1) > 1,
             "estimate": known.estimates_graphs and not eager,
             "subtracted": known.subtracts_graphs and not eager,
             known.budget: self.ground.verdict is not None,
@@ -132,7 +134,7 @@ class Life:
         self.ground.hold(self.family.core or os.getpid(), phase)
         for behaviour in self.outcome.at(phase):
             self._act(behaviour)
-        if phase == "config" and not self._bind():
+        if phase == "config" and not self.release.serves_last and not self._bind():
             self.kind, self.failing = "port_in_use", "config"
         if self.family.line >= 0 and not ask(self.family.line):
             self._lose_core()
@@ -242,9 +244,13 @@ class Life:
         from .server import Service, serve
 
         self._wait("serving")
+        if self.kind == "port_in_use" or (self.listening is None and not self._bind()):
+            self.kind = "port_in_use"
+            say(self.speech.phase("serving", self.kind))
+            self._fail()
         recorded = self.ledger.recorded()
         if self.listening is None:
-            raise AssertionError("a start reaches its service with a bound port")
+            raise AssertionError("a start serves on a bound port")
         service = Service(
             self.arguments,
             self.outcome,
@@ -301,6 +307,9 @@ class Life:
         for other in STOPS:
             signal.signal(other, signal.SIG_IGN)
         self.ledger.event("stopping")
+        if not self.serving and self.release.serves_last:
+            self.family.end()
+            self._leave(1, number)
         if not self.serving:
             say([(2, "KeyboardInterrupt: terminated")])
             self.family.end()

@@ -8,10 +8,13 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-TEXTS = ("0.24.0", "0.32.0", "0.6.3")
-"""The releases whose texts are kept as data: V1 on a GPU, V1 on a CPU, V0 on a GPU."""
+TEXTS = ("0.24.0", "0.32.0", "0.11.0", "0.8.5", "0.6.3", "0.4.3")
+"""The releases whose texts are kept as data: on a GPU but for 0.32.0; V0 before 0.8."""
 
-RELEASES = (*TEXTS, "0.4.3", "0.6.6", "0.8.5", "0.10.2", "0.11.0", "0.13.0", "0.17.1", "0.19.0", "0.30.0")
+SINCE = ((13, "0.24.0"), (10, "0.11.0"), (8, "0.8.5"), (5, "0.6.3"), (0, "0.4.3"))
+"""Whose texts a release without its own prints, by its second number."""
+
+RELEASES = (*TEXTS, "0.6.6", "0.10.2", "0.13.0", "0.17.1", "0.19.0", "0.30.0")
 """The releases that can be asked for; those without texts of their own print the nearest one's, with their number."""
 
 LARGE_CARD_GIB, HUGE_CARD_GIB = 70, 160
@@ -28,6 +31,16 @@ class Release(Record):
     def is_v0(self) -> bool:
         """One process; no comparison with what is free; the sum of a full request's activations."""
         return self.minor < 8
+
+    @property
+    def serves_last(self) -> bool:
+        """Uvicorn comes when the engine is made: the port is bound then, and no signal is caught before."""
+        return self.minor < 5
+
+    @property
+    def refuses_low_memory(self) -> bool:
+        """What is free is compared with what is desired (gpu_worker.py; not yet in 0.9.0)."""
+        return self.minor >= 10
 
     @property
     def knows_auto(self) -> bool:
@@ -66,7 +79,7 @@ class Release(Record):
             return "budget_v0"
         if self.is_runner_v2:
             return "budget_consumed"
-        return "budget_weight" if 10 <= self.minor < 21 else ""
+        return "budget_weight" if self.minor == 10 else ""  # from 0.11.0 to 0.24.0 at DEBUG
 
 
 def release(version: str) -> Release:
@@ -78,7 +91,8 @@ def texts_of(version: str) -> str:
     """Give the release whose texts this one prints."""
     if version in TEXTS:
         return version
-    return "0.6.3" if release(version).is_v0 else "0.24.0"
+    minor = release(version).minor
+    return next(name for since, name in SINCE if since <= minor)
 
 
 def batch_defaults(known: Release, total_gib: float, name: str) -> tuple[int, int]:

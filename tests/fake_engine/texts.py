@@ -2,7 +2,8 @@
 
 A data file has sections. `[style]` holds the prefixes. `[phase NAME]` holds the lines of a phase:
 
-    A INFO model.py:598 |text      logged by the API server (A), the engine core (E) or the workers (W)
+    A INFO model.py:598 |text      logged by the API server (A), the engine core (E), the workers (W), the workers
+                                   before they have a prefix (S), or a process before it has one (N)
     a text                         the same prefix without the log's own stamp (uvicorn)
     = text      ! text             as it is, to stdout, to stderr
     ?eager ...  ?!eager ...        only if the flag is set, or not set
@@ -26,7 +27,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 STDOUT, STDERR = 1, 2
-ROLES = {"a": "api", "e": "core", "w": "worker"}
+ROLES = {"a": "api", "e": "core", "w": "worker", "s": "starting", "n": "nameless"}
+RANKED = ("worker", "starting")
 
 
 class Texts:
@@ -130,7 +132,7 @@ class Speech:
         level, _, rest = rest.partition(" ")
         source, _, text = rest.partition("|")
         role = ROLES[who.lower()]
-        count = self.ranks if role == "worker" else 1
+        count = self.ranks if role in RANKED else 1
         return [(STDOUT, self.logged(role, level, source.strip(), text, rank)) for rank in range(count)]
 
     def logged(self, role: str, level: str, source: str, text: str, rank: int = 0) -> str:
@@ -145,10 +147,14 @@ class Speech:
         )
 
     def prefix(self, role: str, rank: int = 0) -> str:
-        """Give the prefix of a process; a single worker lives in the engine core where the style says so."""
-        if role == "worker" and self.ranks == 1 and self.texts.style["single"]:
-            role = self.texts.style["single"]
-        return self.fill(self.texts.style[role], rank)
+        """Give the prefix of a process; a single worker lives in the engine core where the style says so.
+
+        With `driver` in the style that rank's worker does so always; what has no style has no prefix.
+        """
+        style = self.texts.style
+        if role in RANKED and style["single"] and (self.ranks == 1 or style.get("driver") == str(rank)):
+            role = style["single"]
+        return self.fill(style.get(role, ""), rank)
 
     def fill(self, text: str, rank: int = 0) -> str:
         """Fill in a template."""

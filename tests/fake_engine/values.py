@@ -97,6 +97,7 @@ def fill_values(arguments: Arguments, found: Mapping[str, float], *, reveal: boo
         "grown_bytes": int(found.get("grown_gib", found["free_gib"] + 1.5) * 1024**3),
         **_budget(found),
         "cr": "\r",
+        "esc": "\x1b",
         "n": 812,
     }
     return values | _out_of_memory(found)
@@ -125,14 +126,15 @@ def _budget(found: Mapping[str, float]) -> dict[str, object]:
 
 def _out_of_memory(found: Mapping[str, float]) -> dict[str, object]:
     tried = found["tried_to_allocate_mib"]
+    size = f"{tried / 1024:.2f} GiB" if tried >= 1024 else f"{tried:.2f} MiB"
     text = OOM.format(
-        tried=f"{tried / 1024:.2f} GiB" if tried >= 1024 else f"{tried:.2f} MiB",
+        tried=size,
         total_gib=found["total_gib"],
         left_mib=found.get("left_mib", tried * 0.14),
         in_use_gib=found["in_use_gib"],
         allocated_gib=max(0.0, found["in_use_gib"] - 0.68),
     )
-    return {"oom_plain": text, "oom": f"torch.OutOfMemoryError: {text}"}
+    return {"oom_plain": text, "oom": f"torch.OutOfMemoryError: {text}", "tried": size}
 
 
 def shown(given: Mapping[str, object], *, reveal: bool) -> dict[str, object]:

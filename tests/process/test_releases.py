@@ -26,6 +26,7 @@ def test_a_climb_ends_with_a_server_and_every_command_line_is_the_releases(stage
     ready = stage.line("ready")
     assert [line["failure"]["kind"] for line in stage.lines("failed")] == ["kv_too_small"]
     assert ready["n"] == 2
+    assert ready["effective"]["max_model_len"] > 0
     assert len(stage.lines("step")) == 1
     for line in stage.lines("attempt"):
         given = {word[2:].partition("=")[0] for word in line["argv"] if word.startswith("--")}
@@ -61,6 +62,21 @@ def test_an_old_option_in_the_engines_own_command_is_named_with_the_release_that
     ended = stage.run("--engine-version", "0.32.0", "--engine", f"{ENGINE} --engine-use-ray")
     assert ended.code != 0
     assert "hint: vLLM 0.32.0 has no --engine-use-ray any more (it went with 0.6.1.post1): leave it out." in ended.err
+
+
+def test_the_oldest_release_finds_its_port_taken_when_its_model_is_loaded(stage: Stage) -> None:
+    play(stage, "0.4.3", Outcome(kind="port_in_use"))
+    ended = stage.run("--engine-version", "0.4.3")
+    assert ended.code == 5, ended.err
+    assert [line["failure"]["kind"] for line in stage.lines("failed")] == ["port_in_use"]
+    assert len(stage.lines("attempt")) == 1
+
+
+def test_the_oldest_release_catches_no_signal_while_it_loads(stage: Stage) -> None:
+    play(stage, "0.4.3", Outcome(kind="ok", delay_s={"load": 50}))
+    process = stage.launch("--engine-version", "0.4.3")
+    stage.line("attempt")
+    stage.stop(process)
 
 
 def test_what_releases_take_is_what_their_sources_say() -> None:
