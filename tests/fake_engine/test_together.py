@@ -57,7 +57,7 @@ def test_in_service_a_death_ends_the_leader_with_0(engine: Bench, role: str, wor
 
 def test_in_a_start_a_death_ends_the_leader_with_1_and_a_wait_is_cut_short(engine: Bench) -> None:
     started = engine.one(kind="ok", behaviours=TREE, delay_s={"load": 60})
-    until(lambda: "worker1" in leftovers.roles(engine.folder).values(), "the tree")
+    until(lambda: "Initializing a V1 LLM engine" in engine.log, "the tree, and that its leader knows it")
     os.kill(engine.pid_of("core"), signal.SIGKILL)
     assert ended(started) == 1
     assert "Failed core proc(s): {'EngineCore_DP0': -9}" in engine.log
