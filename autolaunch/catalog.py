@@ -6,18 +6,15 @@ Owns `catalog.toml`, the user's own file beside it, and the reading of a model's
 
 from __future__ import annotations
 
-import contextlib
 import difflib
-import json
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 
-from autolaunch.arguments import given
+from autolaunch.checkpoint_files import template_of
 from autolaunch.dialect import dialect_of, names_for
-from autolaunch.entry import REMOTE_CODE, Entry, entry_of, is_hub_id, too_old
+from autolaunch.entry import Entry, entry_of, is_hub_id, too_old
 from autolaunch.errors import WishError
 from autolaunch.models_file import Facts, Tables, parse_models
 from autolaunch.tables import shipped_table
@@ -39,7 +36,7 @@ class Named:
         facts = self.facts
         if self.file and facts["model"].startswith(("/", "~/")):
             path = Path(facts["model"]).expanduser()
-            facts = {"dialect": dialect_of(_template(path)), **facts, "model": str(path)}
+            facts = {"dialect": dialect_of(template_of(path)), **facts, "model": str(path)}
         return entry_of(self.alias, facts, called=called, file=self.file)
 
 
@@ -158,40 +155,7 @@ def _speaking(entry: Entry) -> Entry:
 
 def _folder(name: str, path: Path) -> Entry:
     """Return the entry for a folder; its own chat template tells its dialect."""
-    return _speaking(Entry(name=name, model=str(path), dialect=dialect_of(_template(path))))
-
-
-def _template(folder: Path) -> str:
-    """Return a folder's own chat template, "" where it has none that can be read."""
-    with contextlib.suppress(OSError, ValueError):
-        return (folder / "chat_template.jinja").read_text(encoding="utf-8")
-    with contextlib.suppress(OSError, ValueError):
-        table = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
-        template = table.get("chat_template") if isinstance(table, dict) else None
-        return template if isinstance(template, str) else ""
-    return ""
-
-
-VISION = ("GLM-4v-9b", "glm-4v", "glm-4v-9b")
-"""The names under which GLM-4's vision server was asked, its own first."""
-
-
-def as_published(entry: Entry) -> Entry:
-    """Return an entry as GLM-4's own server had it: its names first, remote code and all that its files need.
-
-    Only for what the catalogue knows: hub ids of its entries, and folders that are named or that speak like GLM-4's.
-    """
-    vision = re.match(r"glm[-_]?4v", Path(entry.name).name.lower())
-    alias = entry.alias or ("glm-4v-9b" if vision else "")
-    known = {} if entry.file or not alias else shipped().models[alias].facts
-    own, since = given(known.get("engine_args", ())), known.get("since", "")
-    if not alias and entry.dialect:
-        own = given((REMOTE_CODE,))
-    names = (*VISION, entry.name) if vision else names_for(entry.dialect, entry.name) if entry.dialect else ()
-    named = ("--served-model-name", *names) if names else entry.engine_args
-    words = tuple(word for option in own if option.name != "served-model-name" for word in option.tokens)
-    code = entry.remote_code or REMOTE_CODE in words
-    return replace(entry, engine_args=(*named, *words), since=entry.since or since, remote_code=code)
+    return _speaking(Entry(name=name, model=str(path), dialect=dialect_of(template_of(path))))
 
 
 def before(entry: Entry, release: str | None, known: Known | None = None) -> Entry:

@@ -7,6 +7,7 @@ launch's own; what was promised to clients is in docs/replacing-openai-api-serve
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Any
 
 import click
@@ -29,18 +30,21 @@ class Replacement(ServeCommand):
 
             ctx.meta["model"], ctx.meta["engine_args"] = model_from(ctx.meta["engine_args"])
         if ctx.meta["model"] is None:
-            ctx.meta["model"] = _from_environment()
+            ctx.meta["model"] = _from_environment(ctx.params["models"])
         return rest
 
 
-def _from_environment() -> str:
-    """Return the model of MODEL_PATH; raises `WishError` that names the variable where there is no such model."""
-    from autolaunch.catalog import find_model  # noqa: PLC0415
+def _from_environment(models: Path | None) -> str:
+    """Return the model of MODEL_PATH; raises `WishError` that names the variable where there is no such model.
+
+    `models` is the file of the user's own short names.
+    """
+    from autolaunch.catalog import find_model, load_models  # noqa: PLC0415
     from autolaunch.errors import WishError  # noqa: PLC0415
 
-    named = os.environ.get(VARIABLE) or DEFAULT
+    named, known = os.environ.get(VARIABLE) or DEFAULT, load_models(models)
     try:
-        find_model(named)
+        find_model(named, known)
     except WishError as error:
         raise WishError(f"{VARIABLE}={named}: {error.what}", hint=error.hint) from error
     return named
@@ -53,7 +57,7 @@ def command(ctx: click.Context, /, **chosen: Any) -> None:
     """Serve what GLM-4's openai_api_server.py served: the model in MODEL_PATH (default: THUDM/glm-4-9b-chat).
 
     \b
-    MODEL_PATH   a hub id or a folder; one named glm-4v... is the vision model
+    MODEL_PATH   a hub id, a folder or a short name; one with glm-4v in it is the vision model
     [MODEL]      the same on the command line, which wins
 
     Takes every option of `autolaunch` and of vLLM, and needs none.

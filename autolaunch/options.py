@@ -16,7 +16,7 @@ from autolaunch.arguments import Given, engine_options, given
 from autolaunch.asked import wish_digest
 from autolaunch.beyond import MARK, beyond, variables
 from autolaunch.case import Limits
-from autolaunch.catalog import Known, as_published, before, find_model, hides, load_models
+from autolaunch.catalog import Known, before, find_model, hides, load_models
 from autolaunch.container import container_in
 from autolaunch.crossing import downloads_anew, reached
 from autolaunch.dialect import fit
@@ -26,6 +26,7 @@ from autolaunch.executor import without_ray
 from autolaunch.facts import Engine
 from autolaunch.installation import Installation
 from autolaunch.model import Where
+from autolaunch.published import as_published, unlike_published
 from autolaunch.releases import parse_version
 from autolaunch.snapshot import on_hub
 from autolaunch.status_address import StatusAddress
@@ -137,6 +138,7 @@ def ask(model: str | None, engine_args: Sequence[str], options: Options) -> Aske
     strategy = load_strategy(options.strategy)
     known = load_models(options.models)
     entry = find_model(model, known)
+    said = tuple(filter(None, (unlike_published(entry),))) if options.as_published else ()
     entry = as_published(entry) if options.as_published else entry
     there = modelscope.wanted(environment_of(options))
     entry = taken_from_modelscope(entry) if there else entry
@@ -148,7 +150,7 @@ def ask(model: str | None, engine_args: Sequence[str], options: Options) -> Aske
             hint="choose another port with --status or --port",
         )
     around = (*_in_command(options.engine), *variables(os.environ))
-    return Asked(wish, entry, strategy, around, modelscope=there, known=known)
+    return Asked(wish, entry, strategy, around, said, modelscope=there, known=known)
 
 
 def environment_of(options: Options) -> Mapping[str, str]:
@@ -187,12 +189,12 @@ def _of_release(asked: Asked, *, version: str | None) -> Asked:
     """Return what is asked with the form of its model that an older vLLM takes, and what has to be said of it."""
     entry = before(asked.entry, version, asked.known)
     if entry is asked.entry:
-        return replace(asked, said=_notices(entry, asked.wish))
+        return replace(asked, said=(*asked.said, *_notices(entry, asked.wish)))
     taken = f"{misfit(asked.entry, version)}: {entry.model} is taken"
     if asked.modelscope:
         entry = taken_from_modelscope(entry)
     wish = make_wish(entry, asked.wish.engine_args, asked.wish.limits, environment=os.environ)
-    return replace(asked, wish=wish, entry=entry, said=(*_notices(entry, wish), taken))
+    return replace(asked, wish=wish, entry=entry, said=(*asked.said, *_notices(entry, wish), taken))
 
 
 def _refuse_ancient(version: str | None) -> None:

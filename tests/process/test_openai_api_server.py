@@ -81,8 +81,35 @@ def test_a_folder_that_speaks_like_glm_4_runs_its_own_code_and_another_does_not(
     assert options(stage)["trust-remote-code"] == ()
     stage.record.unlink()
     (path / "tokenizer_config.json").write_text(json.dumps({"chat_template": "{{ messages }}"}))
-    assert script(stage, model=str(path)).code == 0
+    end = script(stage, model=str(path))
+    assert end.code == 0
     assert "trust-remote-code" not in options(stage)
+    assert options(stage)["served-model-name"] == ("glm-4", "glm-4-9b", "glm-4-9b-chat", str(path))
+    assert f"{path} is of type chatglm and not known as GLM-4 chat, for its chat template is another" in end.err
+
+
+def test_model_path_may_be_a_short_name_of_the_users_own(stage: Stage) -> None:
+    stage.play(ok())
+    file = stage.folder / "models.toml"
+    file.write_text('[q]\nmodel = "org/q"\ndialect = "glm-4"\nengine_args = ["--load-format", "dummy"]\n')
+    assert script(stage, "--models", str(file), model="q").code == 0
+    assert options(stage)["model"] == ("org/q",)
+    assert options(stage)["load-format"] == ("dummy",)
+    assert options(stage)["served-model-name"] == ("glm-4", "glm-4-9b", "glm-4-9b-chat", "q", "org/q")
+    end = script(stage, "--models", str(file), model="qq")
+    assert end.code == 2
+    assert "error: MODEL_PATH=qq: no model is known as 'qq'" in end.err
+    assert "did you mean 'q'?" in end.err
+
+
+def test_a_vision_model_in_the_hubs_cache_is_refused_by_an_engine_that_is_too_old_for_it(stage: Stage) -> None:
+    stage.play(ok())
+    path = stage.folder / "models--THUDM--glm-4v-9b" / "snapshots" / "0123abc"
+    path.mkdir(parents=True)
+    (path / "config.json").write_text('{"model_type": "chatglm"}')
+    end = script(stage, model=str(path), version="0.6.3")
+    assert (end.code, leftovers.starts(stage.folder)) == (2, [])
+    assert f"error: {path} needs vLLM 0.7.3 or newer, this is 0.6.3" in end.err
 
 
 @pytest.mark.parametrize(

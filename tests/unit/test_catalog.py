@@ -11,7 +11,7 @@ import pytest
 
 import autolaunch.catalog
 from autolaunch.arguments import given
-from autolaunch.catalog import as_published, before, catalog, find_model
+from autolaunch.catalog import before, catalog, find_model
 from autolaunch.checks import Checks
 from autolaunch.configuration import read
 from autolaunch.entry import Entry, is_hub_id
@@ -261,6 +261,15 @@ def test_a_folder_with_glm_4s_own_chat_template_speaks_its_dialect(tmp_path: Pat
     )
 
 
+def test_of_several_templates_the_default_one_tells(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    several = [{"name": "tool_use", "template": "{{ tools }}"}, {"name": "default", "template": OWN_TEMPLATE}]
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"chat_template": several}))
+    assert find_model(str(tmp_path)).dialect == "glm-4"
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"chat_template": several[:1]}))
+    assert find_model(str(tmp_path)).dialect == ""
+
+
 @pytest.mark.parametrize("text", ['{"chat_template": "{{ messages }}"}', '{"chat_template": [1]}', "[]", "{", ""])
 def test_a_folder_with_another_template_or_none_speaks_no_dialect(tmp_path: Path, text: str) -> None:
     (tmp_path / "config.json").write_text("{}")
@@ -382,29 +391,3 @@ def test_an_older_engine_gets_another_form_of_the_same_model_under_its_name() ->
     assert before(entry, "0.24.0") is before(entry, None) is entry
     other = find_model("glm-4-9b-0414")
     assert before(other, "0.6.3") is other
-
-
-GLM_4 = ("--served-model-name", "glm-4", "glm-4-9b", "glm-4-9b-chat")
-
-
-@pytest.mark.parametrize(
-    ("name", "words"),
-    [
-        ("THUDM/glm-4-9b-chat", (*GLM_4, "THUDM/glm-4-9b-chat", "--trust-remote-code")),
-        ("zai-org/glm-4-9b-chat-hf", (*GLM_4, "zai-org/glm-4-9b-chat-hf")),
-        (
-            "THUDM/glm-4v-9b",
-            (
-                *("--served-model-name", "GLM-4v-9b", "glm-4v", "glm-4v-9b", "THUDM/glm-4v-9b"),
-                *("--trust-remote-code", "--hf-overrides", '{"architectures":["GLM4VForCausalLM"]}'),
-            ),
-        ),
-        ("me/of-my-own", ()),
-        ("me/my-4v-glm", ()),
-    ],
-)
-def test_as_published_a_model_of_the_catalogue_has_glm_4s_names_and_its_own_code(
-    name: str, words: tuple[str, ...]
-) -> None:
-    made = as_published(find_model(name))
-    assert (made.name, made.model, made.engine_args) == (name, name, words)

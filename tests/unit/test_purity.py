@@ -29,11 +29,12 @@ FILES_ARE_READ_BY = frozenset({"strategy", "dialect", "tables"})
 DOING = frozenset(
     f"autolaunch.{name}"
     for name in (
-        "activity", "api", "arenas", "attendant", "catalog", "cgroup", "cli", "cli_logs", "cli_models",
+        "activity", "api", "arenas", "attendant", "catalog", "cgroup", "checkpoint_files", "cli", "cli_logs",
+        "cli_models",
         "cli_options", "cli_systemd", "containment", "database", "deadline", "door", "drawing", "engine",
         "following", "guard", "hardware", "host", "host_report", "hub", "identity", "init", "inquiry", "installation",
         "job", "journal", "kept", "listing", "lock", "logfile", "memory", "model", "modelscope", "nvml",
-        "openai_api_server", "options", "output", "parent", "placement", "planning", "probe", "recorder",
+        "openai_api_server", "options", "output", "parent", "placement", "planning", "probe", "published", "recorder",
         "release", "report", "restarts", "sd_notify", "secrets_file", "server", "server_async", "serving",
         "snapshot", "state", "status_server", "supervisor", "sweep", "systemd_watcher", "talk",
         "unit_install", "voices", "warden", "watchers", "watching", "weights", "wish",
