@@ -102,7 +102,7 @@ def diagnose(file: str, as_json: bool) -> None:
     """Say why an engine's start failed, from its log FILE (or standard input)."""
     from autolaunch.diagnosis import advice, to_json  # noqa: PLC0415
     from autolaunch.logfile import opened  # noqa: PLC0415
-    from autolaunch.narration import describe  # noqa: PLC0415
+    from autolaunch.narration import in_numbers  # noqa: PLC0415
     from autolaunch.output import read_log  # noqa: PLC0415
     from autolaunch.talk import give  # noqa: PLC0415
 
@@ -119,8 +119,9 @@ def diagnose(file: str, as_json: bool) -> None:
     give(f"{failure.kind}" + (f" (vLLM {failure.engine_version})" if failure.engine_version else ""))
     if failure.line:
         give(f"  line {failure.line_number}: {failure.line[:300]}")
-    if failure.numbers:
-        give(f"  {describe(failure)}")
+    said = in_numbers(failure)
+    if said:
+        give(f"  {said}")
     for text in advice(failure):
         give(f"  hint: {text}")
 

@@ -28,6 +28,7 @@ from autolaunch.figures import Effective, learn
 from autolaunch.frames import Traceback
 from autolaunch.logline import HEAD, TAIL, LogLine, parse, shorten
 from autolaunch.progress import (
+    DIED,
     DULL,
     FATAL_AFTER_READY,
     LISTENING,
@@ -237,7 +238,8 @@ class Scanner:
         if cause is not None:
             start.propose(cause)
         elif any(text in low for text in WRAPPERS):
-            if start.wrapper is None and any(text in low for text in TELLS_OF_A_CRASH):
+            told = TELLS_OF_A_CRASH if not start.ready else (*TELLS_OF_A_CRASH, DIED)
+            if start.wrapper is None and any(text in low for text in told):
                 start.wrapper = self._cause(line, Kind.OTHER_CRASH, Weight.WRAPPER)
         else:
             self._continue(line)

@@ -14,6 +14,7 @@ from autolaunch import __version__
 from autolaunch.failure import Kind
 from autolaunch.status import Status
 from autolaunch.status_form import measured
+from autolaunch.verdict import Death
 
 if TYPE_CHECKING:
     from prometheus_client.core import GaugeMetricFamily, Metric
@@ -113,12 +114,16 @@ def _counts(status: Status, spent: Spent) -> Iterator[Metric]:
     from prometheus_client.core import CounterMetricFamily  # noqa: PLC0415 - at a scrape
 
     yield CounterMetricFamily("autolaunch_attempts", "Engine starts of this run.", value=status.attempt)
-    yield CounterMetricFamily("autolaunch_restarts", "Starts after a crash in service.", value=status.restarts)
+    yield CounterMetricFamily("autolaunch_restarts", "Starts after an engine in service ended.", value=status.restarts)
     failed = CounterMetricFamily("autolaunch_failures", "Failed starts and crashes by their kind.", labels=["kind"])
     for kind in Kind:
         if kind is not Kind.OK:
             failed.add_metric([kind.value], status.failures.get(kind.value, 0))
     yield failed
+    died = CounterMetricFamily("autolaunch_deaths", "Ends of an engine in service, by how it ended.", labels=["death"])
+    for death in Death:
+        died.add_metric([death.value], status.deaths.get(death.value, 0))
+    yield died
     seconds = CounterMetricFamily("autolaunch_phase_seconds", "Seconds spent in each phase.", labels=["phase", "step"])
     for place, some in spent.seconds.items():
         seconds.add_metric(list(place), some)

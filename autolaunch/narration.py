@@ -12,11 +12,12 @@ from typing import Any
 
 from autolaunch import record
 from autolaunch.advice import hints
+from autolaunch.errors import ExitCode
 from autolaunch.facts import Device
-from autolaunch.failure import Failure, Kind
+from autolaunch.failure import Failure, Kind, Phase
 from autolaunch.settings import Settings, changes, show
 from autolaunch.sizes import gib
-from autolaunch.verdict import REFUSED
+from autolaunch.verdict import REFUSED, Death, death_of, own_hint
 
 if sys.version_info >= (3, 11):
     from typing import assert_never
@@ -33,6 +34,11 @@ class Scene:
     pins: frozenset[str] = frozenset()
     model: str = ""
 
+
+SPENT_HINTS = (
+    "what the engine died of stands in its newest logs: autolaunch logs | autolaunch diagnose",
+    "allow more crashes with --max-restarts N, or count them within a shorter --restart-window",
+)
 
 _SWITCH = {"True": "on", "False": "off"}
 
@@ -68,13 +74,15 @@ def narrate(event: record.Event, scene: Scene, command: str = "") -> list[Line]:
         case record.Restarting(_, wait_seconds):
             return [("step", f"starting again after {wait_seconds:g} s, with the settings that served")]
         case record.Crashed(failure, _):
-            return [("bad", f"the engine died in service: {failure.kind}"), *_indented(describe(failure))]
+            how = "hung" if death_of(failure) is Death.HANG else "died"
+            ours = [("", f"     hint: {text}") for text in (own_hint(failure),) if text]
+            return [("bad", f"the engine {how} in service: {failure.kind}"), *_indented(describe(failure)), *ours]
         case record.Gave(why, closest):
             offers = [("", f"  hint: {text}") for text in closest]
             logs = [("dim", f"  engine logs: {scene.log_folder}")] if scene.log_folder else []
             return [("bad", f"nothing fits: {why}"), *offers, *logs]
         case record.Ended(reason, exit_code):
-            return _ended(reason, exit_code)
+            return _ended(reason, exit_code, scene)
         case _:
             assert_never(event)
 
@@ -83,12 +91,16 @@ def _failed(failure: Failure) -> str:
     return "came up, gave no answer" if failure.line.startswith(REFUSED) else "failed"
 
 
-def _ended(reason: str, exit_code: int) -> list[Line]:
+def _ended(reason: str, exit_code: int, scene: Scene) -> list[Line]:
     if exit_code == 0:
         return [("good", f"stopped ({reason}); nothing is left running")]
     if reason == "exhausted":
         return [("bad", f"stopped with exit code {exit_code}")]
-    return [("bad", f"stopped with exit code {int(exit_code)}: {reason}")]
+    more = []
+    if exit_code == ExitCode.RESTARTS_SPENT:
+        more = [("", f"  hint: {text}") for text in SPENT_HINTS]
+        more.append(("dim", f"  engine logs: {scene.log_folder}"))
+    return [*more, ("bad", f"stopped with exit code {int(exit_code)}: {reason}")]
 
 
 def _came_up(event: record.CameUp, scene: Scene, command: str) -> list[Line]:
@@ -142,12 +154,18 @@ def _indented(text: str) -> list[Line]:
 
 def describe(failure: Failure) -> str:
     """Return what happened in one sentence with both numbers, from the numbers where there are some."""
+    said = in_numbers(failure)
+    if said:
+        return said
+    return failure.line if len(failure.line) <= LONGEST else failure.line[: LONGEST - 3].rstrip() + "..."
+
+
+def in_numbers(failure: Failure) -> str:
+    """Return what happened in one sentence made of the numbers, "" where they do not tell."""
     said = _SENTENCES.get(failure.kind, _nothing)(failure.numbers)
     if said is None and failure.memory:
         said = _allocation(failure)
-    if said is not None:
-        return said
-    return failure.line if len(failure.line) <= LONGEST else failure.line[: LONGEST - 3].rstrip() + "..."
+    return said or ""
 
 
 LONGEST = 300
@@ -221,6 +239,20 @@ _SENTENCES: Mapping[Kind, Callable[[Numbers], str | None]] = {
     Kind.SAMPLER_OOM: _sampler_oom,
     Kind.OK: _ok,
 }
+
+
+STEP_WORDS: Mapping[Phase, str] = {
+    Phase.IMPORT: "loading vLLM",
+    Phase.CONFIG: "reading the model's configuration",
+    Phase.INIT: "starting the engine core",
+    Phase.LOAD: "loading the weights",
+    Phase.PROFILE: "measuring memory",
+    Phase.KV_CACHE: "reserving the KV cache",
+    Phase.GRAPHS: "capturing graphs",
+    Phase.WARMUP: "warming up",
+    Phase.SERVING: "waiting for its first answer",
+}
+"""How far a start is, for the terminal and for the page."""
 
 
 def memory_of(device: Device, called: str = "") -> str:

@@ -13,11 +13,13 @@ from dataclasses import dataclass
 from html import escape
 from typing import Any
 
+from autolaunch.narration import STEP_WORDS
 from autolaunch.page_style import SCRIPT, STYLE
 from autolaunch.settings import Settings
 from autolaunch.sizes import gib
 from autolaunch.status import Past, Status
 from autolaunch.status_form import measured, rfc3339
+from autolaunch.verdict import Death
 
 
 def _hash(text: str) -> str:
@@ -41,18 +43,6 @@ PHASE_WORDS: Mapping[str, str] = {
     "backoff": "Waiting to start again",
     "stopped": "Stopped",
     "exhausted": "Nothing fits",
-}
-
-STEP_WORDS: Mapping[str, str] = {
-    "import": "loading vLLM",
-    "config": "reading the model's configuration",
-    "init": "setting up the card",
-    "load": "loading the weights",
-    "profile": "measuring memory",
-    "kv_cache": "reserving the KV cache",
-    "graphs": "capturing CUDA graphs",
-    "warmup": "warming up",
-    "serving": "waiting for its first answer",
 }
 
 TERMS = (
@@ -80,7 +70,7 @@ class Part:
 
 def page(status: Status, tail: Sequence[str] = (), *, now: float) -> str:
     """Return the whole page; `tail` the newest lines of the engine's log, `now` in Unix seconds."""
-    title = f"{PHASE_WORDS.get(status.phase, status.phase)}: {status.model}"
+    title = f"{_phase(status)}: {status.model}"
     sections = "\n".join(
         section
         for section in (
@@ -110,9 +100,9 @@ def _section(name: str, content: str) -> str:
 
 
 def _headline(status: Status, now: float) -> str:
-    words = PHASE_WORDS.get(status.phase, status.phase)
+    words = _phase(status)
     if status.phase == "starting" and status.step is not None:
-        words = f"{words}: {STEP_WORDS[status.step.value]}"
+        words = f"{words}: {STEP_WORDS[status.step]}"
     version = f"vLLM {status.engine_version}" if status.engine_version else "a vLLM of unknown version"
     facts = [
         f"{version}, strategy {status.strategy}" if status.strategy else version,
@@ -124,6 +114,10 @@ def _headline(status: Status, now: float) -> str:
         f'<header class="{_mood(status.phase)}"><p class="phase">{escape(words)}</p><h1>{escape(status.model)}</h1>'
         f"<p>{escape(status.line)}</p><p class=dim>{'<br>'.join(map(escape, facts))}</p></header>"
     )
+
+
+def _phase(status: Status) -> str:
+    return "Clearing up" if status.clearing else PHASE_WORDS.get(status.phase, status.phase)
 
 
 def _mood(phase: str) -> str:
@@ -144,7 +138,7 @@ def _failure(status: Status) -> str:
 
 def _happened(past: Past) -> str:
     if past.what == "crashed":
-        return f"attempt {past.n} died in service"
+        return f"attempt {past.n} {'hung' if past.death == Death.HANG else 'died'} in service"
     return f"attempt {past.n} failed after {_span(past.seconds)}"
 
 
@@ -167,7 +161,7 @@ def _rungs(status: Status) -> Iterator[str]:
             "good", f"attempt {status.attempt} serves{took}", f"since {_clock(status.ready_at or status.since)}"
         )
     else:
-        yield _rung("busy", f"attempt {status.attempt}", PHASE_WORDS.get(status.phase, status.phase).lower())
+        yield _rung("busy", f"attempt {status.attempt}", _phase(status).lower())
 
 
 def _over(status: Status) -> bool:

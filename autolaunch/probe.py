@@ -185,7 +185,7 @@ def prove(address: Address, *, api_key: str = "", timeout: float = 60.0) -> Answ
         assert first is not None
         return first
     except TimeoutError:
-        return Answer(Verdict.REFUSED, f"no answer within {timeout:g} s")
+        return Answer(Verdict.REFUSED, f"no answer within {round(timeout, 1):g} s")
     except (OSError, http.client.HTTPException, LookupError, TypeError, ValueError, RuntimeError, MemoryError) as error:
         return Answer(Verdict.NOT_YET, f"{type(error).__name__}: {error}", shortage(error))
 

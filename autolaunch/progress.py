@@ -30,6 +30,10 @@ TELLS_OF_A_CRASH = any_of(
     " | encountered a fatal error | failed to be inspected | got fatal signal from worker | engine process (pid"
     " | stack trace above for the root"
 )
+ENGINE_DEAD = "enginedeaderror"
+DIED = "died unexpectedly"
+"""Of the engine core or a worker: the API server's only words where one is killed in service. At a start a wrapper."""
+
 START_IS_OVER = any_of(
     "engine core initialization failed | engine process failed to start | exited with code"
     " | got fatal signal from worker"

@@ -13,6 +13,7 @@ from autolaunch import phases, record
 from autolaunch.failure import Phase
 from autolaunch.narration import describe
 from autolaunch.settings import Settings
+from autolaunch.verdict import death_of
 
 MOST_KEPT = 50
 """Failures and steps that are kept, the newest: a run that lasts for months must not grow."""
@@ -20,7 +21,10 @@ MOST_KEPT = 50
 
 @dataclass(frozen=True, slots=True)
 class Past:
-    """One thing that happened: a failed start, a step, a crash; `at` in Unix seconds."""
+    """One thing that happened: a failed start, a step, a crash; `at` in Unix seconds.
+
+    `death` is how an engine in service ended (`verdict.Death`), "" of all else.
+    """
 
     at: float
     what: str
@@ -29,6 +33,7 @@ class Past:
     text: str = ""
     why: str = ""
     seconds: float = 0.0
+    death: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,9 +42,11 @@ class Status:
 
     `phase` is the machine's ("planning" before its first start): starting, ready, stopping, backoff, stopped,
     exhausted. `step` is how far a start is; `stirred` when its engine was last seen to work, on the monotonic clock.
-    `ending`: no engine will be started again; `reloading`: SIGHUP is being answered. `waits` says what is waited for,
-    or done, before an engine can be started. `pins` names the settings that the user gave. `budget` and `basis` as
-    predicted, `outside_bytes` what is taken beside the budget (CUDA context, NCCL), `effective` as the engine said.
+    `ending`: no engine will be started again; `clearing`: the kind of the failure after which an engine's tree is
+    ended, "" else; `reloading`: SIGHUP is being answered. `waits` says what is waited for, or done, before an engine
+    can be started. `pins` names the settings that the user gave. `budget` and `basis` as predicted, `outside_bytes`
+    what is taken beside the budget (CUDA context, NCCL), `effective` as the engine said. `why` is of the settings at
+    hand, at the end of the end; `restarts` are starts after an engine in service ended, `deaths` those ends.
     """
 
     run: str = ""
@@ -51,6 +58,7 @@ class Status:
     step: Phase | None = None
     stirred: float = 0.0
     ending: bool = False
+    clearing: str = ""
     reloading: bool = False
     waits: str = ""
     attempt: int = 0
@@ -73,6 +81,7 @@ class Status:
     reason: str = ""
     past: tuple[Past, ...] = ()
     failures: Mapping[str, int] = field(default_factory=dict)
+    deaths: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def came_up(self) -> bool:
@@ -95,7 +104,9 @@ class Status:
             case "planning" | "starting" if self.waits:
                 return self.waits
             case "starting":
-                return f"attempt {self.attempt} of at most {self.max_attempts}: {self._climbed()}"
+                return f"{self._counted}: {self._climbed()}"
+            case "stopping" if self.clearing:
+                return f"clearing up after {self.clearing}"
             case "backoff":
                 failure = self.last_failure
                 return f"waiting to start again after {failure.kind if failure else 'a crash'}"
@@ -109,12 +120,20 @@ class Status:
     def _code(self) -> str:
         return "" if self.exit_code is None else f", exit code {self.exit_code}"
 
+    @property
+    def _counted(self) -> str:
+        bound = f"of at most {self.max_attempts}"
+        if self.climbing in (0, self.attempt):
+            return f"attempt {self.attempt} {bound}"
+        return f"attempt {self.attempt}, {self.climbing} {bound} since it last served"
+
     def _climbed(self) -> str:
-        failure = self.last_failure
-        step = next((one for one in reversed(self.past) if one.what == "step"), None)
-        if failure is None or step is None:
+        failure, newest = self.last_failure, self.past[-1] if self.past else None
+        if failure is None or newest is None:
             return "first start" if self.step is None else self.step.value
-        return f"{failure.kind}, {step.text}"
+        if newest.what == "step":
+            return f"{failure.kind}, {newest.text}"
+        return f"starting again after {failure.kind}" if newest.what == "crashed" else failure.kind
 
 
 def _context(effective: Mapping[str, Any]) -> str:
@@ -140,10 +159,21 @@ def moved(status: Status, state: phases.State, now: float) -> Status:
     ending = isinstance(state, (phases.Stopped, phases.ExhaustedEnd)) or (
         isinstance(state, phases.Stopping) and isinstance(state.aim, phases.ToEnd)
     )
+    after = replace(status, stirred=stirred, ending=ending, clearing=_cleared(state))
     if phase == status.phase:
-        same = (stirred, ending) == (status.stirred, status.ending)
-        return status if same else replace(status, stirred=stirred, ending=ending)
-    return replace(status, phase=phase, since=now, step=None, stirred=stirred, ending=ending, waits="")
+        return status if after == status else after
+    return replace(after, phase=phase, since=now, step=None, waits="")
+
+
+def _cleared(state: phases.State) -> str:
+    """Return the kind of the failure after which an engine's tree is ended, "" where none is or for good."""
+    match state:
+        case phases.Stopping(aim=phases.ToClimb(suspect=suspect)):
+            return suspect.failure.kind.value
+        case phases.Stopping(aim=phases.ToRestart(failure=failure)):
+            return failure.kind.value
+        case _:
+            return ""
 
 
 def stepped(status: Status, phase: Phase) -> Status:
@@ -163,23 +193,25 @@ def told(status: Status, event: record.Event, now: float) -> Status:
             planned = replace(status, settings=settings, budget=budget, basis=basis, why=why)
             return replace(planned, outside_bytes=outside, waits="")
         case record.Attempted(n, rung, _, settings, climbing):
+            again = climbing == 1 and n > 1  # whatever it died of in service, and whatever settings follow
             begun = replace(status, attempt=n, climbing=climbing, rung=rung, settings=settings)
-            return replace(begun, effective={}, waits="")
+            return replace(begun, effective={}, waits="", restarts=status.restarts + again)
         case record.Failed(n, seconds, _, failure):
             past = Past(now, "failed", n, failure.kind.value, describe(failure), failure.line, seconds)
             return _count(_kept(status, past), failure.kind.value)
         case record.Stepped(rung, why, made):
-            text = ", ".join(map(str, made)) or why
-            return _kept(status, Past(now, "step", status.attempt + 1, "", f"{rung}: {text}", why))
+            text = f"{rung}: {', '.join(map(str, made))}" if made else "the same settings again"
+            stepped = replace(status, why=(why,)) if made else status  # the plan's own words are not true of others
+            return _kept(stepped, Past(now, "step", status.attempt + 1, "", text, why))
         case record.CameUp(_, seconds, settings, effective, url):
             return replace(status, settings=settings, effective=effective, url=url, ready_at=now, ready_seconds=seconds)
         case record.Restarting():
-            return replace(status, restarts=status.restarts + 1)
+            return status
         case record.Crashed(failure, wait_seconds):
-            past = Past(
-                now, "crashed", status.attempt, failure.kind.value, describe(failure), failure.line, wait_seconds
-            )
-            return _count(_kept(status, past), failure.kind.value)
+            how, text = death_of(failure).value, describe(failure)
+            past = Past(now, "crashed", status.attempt, failure.kind.value, text, failure.line, wait_seconds, how)
+            counted = _count(_kept(status, past), failure.kind.value)
+            return replace(counted, deaths={**status.deaths, how: status.deaths.get(how, 0) + 1})
         case record.Gave(why, closest):
             return replace(status, why=(why, *closest))
         case record.Ended(reason, exit_code):

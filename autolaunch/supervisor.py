@@ -13,7 +13,6 @@ import threading
 import time
 from collections.abc import Callable
 from types import FrameType
-from typing import TYPE_CHECKING, TypeVar
 
 from autolaunch import events, machine, phases, record
 from autolaunch.attendant import Attendant
@@ -32,11 +31,6 @@ from autolaunch.release import await_release
 from autolaunch.settings import Settings, render
 from autolaunch.shell_line import shell_line
 from autolaunch.state import open_log
-
-if TYPE_CHECKING:
-    pass
-
-T = TypeVar("T")
 
 TICK_S = 1.0
 """How long the loop waits at most while a deadline runs: so it notices when it was not run itself."""

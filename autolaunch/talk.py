@@ -19,7 +19,7 @@ from autolaunch import record
 from autolaunch.errors import ExitCode, HostError
 from autolaunch.failure import Phase
 from autolaunch.journal import Priority, connected, prefixed
-from autolaunch.narration import Scene, narrate
+from autolaunch.narration import STEP_WORDS, Scene, narrate
 from autolaunch.output import PATIENCE_S, takes
 from autolaunch.recorder import Recorder, RecordFile
 
@@ -32,17 +32,6 @@ STYLES: dict[str, dict[str, Any]] = {
     "step": {"fg": "yellow"},
     "dim": {"dim": True},
     "": {},
-}
-PHASE_WORDS: Mapping[Phase, str] = {
-    Phase.IMPORT: "importing",
-    Phase.CONFIG: "reading the model's configuration",
-    Phase.INIT: "starting the engine core",
-    Phase.LOAD: "loading weights",
-    Phase.PROFILE: "profiling memory",
-    Phase.KV_CACHE: "making the KV cache",
-    Phase.GRAPHS: "capturing graphs",
-    Phase.WARMUP: "warming up",
-    Phase.SERVING: "waiting for the first answer",
 }
 CLEAR_LINE = "\r\x1b[2K"
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]+")
@@ -190,9 +179,9 @@ class Talk:
         """Draw how far a start is, where somebody looks at a terminal; for a program a line as each phase begins."""
         if self.says_phases and self._log is None and phase is not self._phase:
             self._phase = phase
-            say(f"  {PHASE_WORDS[phase]}, {seconds:.0f} s after the start")
+            say(f"  {STEP_WORDS[phase]}, {seconds:.0f} s after the start")
         elif self._log is None:
-            VOICE.draw(click.style(f"  {PHASE_WORDS[phase]}, {seconds:.0f} s", dim=True))
+            VOICE.draw(click.style(f"  {STEP_WORDS[phase]}, {seconds:.0f} s", dim=True))
 
     def _where(self) -> dict[str, Any]:
         """Return what every line for a machine says of the moment: the attempt (0: none yet) and the phase."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import replace
+from enum import Enum
 from typing import Any
 
 from autolaunch.arguments import Given
@@ -15,6 +16,7 @@ from autolaunch.crashes import hub_is_away
 from autolaunch.errors import ExitCode
 from autolaunch.failure import Failure, Kind, Phase
 from autolaunch.figures import Effective
+from autolaunch.progress import DIED, ENGINE_DEAD
 
 SIGNALS = {
     1: "SIGHUP", 2: "SIGINT", 3: "SIGQUIT", 4: "SIGILL", 6: "SIGABRT", 7: "SIGBUS", 8: "SIGFPE", 9: "SIGKILL",
@@ -46,7 +48,7 @@ def died_in_service(failure: Failure, code: int) -> Failure:
 
 def short_of_host_memory(failure: Failure, otherwise: str = "") -> Failure:
     """Return host memory that ran out in service as the crash that it is; `otherwise` stands for a missing line."""
-    line = f"the engine was killed or the host's memory ran out: {failure.line or otherwise}"
+    line = f"{KILLED}: {failure.line or otherwise}"
     return replace(failure, kind=Kind.OTHER_CRASH, line=line)
 
 
@@ -60,21 +62,46 @@ def ended(code: int) -> str:
 REFUSED = "the first request was refused"
 START_TIMEOUT = "start timeout"
 STALL_TIMEOUT = "stall timeout"
+HUNG = "the engine hangs"
+KILLED = "the engine was killed or the host's memory ran out"
 OWN_HINTS = {
     REFUSED: "see the engine log for the request; --no-prove serves without asking the engine anything first",
     START_TIMEOUT: "allow a slower start with --start-timeout SECONDS",
     STALL_TIMEOUT: "allow a longer silence with --stall-timeout SECONDS",
-    "the engine hangs": "allow a longer standstill with --hang-timeout SECONDS",
+    HUNG: "allow a longer standstill with --hang-timeout SECONDS",
+    KILLED: "look for the kernel's own words with dmesg or journalctl -k: out of memory, or who sent the signal",
 }
 """What helps against the ends that are ours and not the engine's, by what their line says."""
+
+
+class Death(str, Enum):
+    """How an engine in service ended; the values are a metric's labels."""
+
+    CRASH = "crash"
+    ENGINE_DEAD = "engine_dead"
+    HANG = "hang"
+    KILLED = "killed"
+    MEMORY = "memory"
+
+    def __str__(self) -> str:
+        return self.value
+
+
+def death_of(failure: Failure) -> Death:
+    """Return how an engine in service ended: a core or worker that died without a cause is `ENGINE_DEAD`."""
+    if failure.memory:
+        return Death.MEMORY
+    if failure.line.startswith(HUNG):
+        return Death.HANG
+    if failure.line.startswith(KILLED):
+        return Death.KILLED
+    low = failure.line.lower()
+    return Death.ENGINE_DEAD if DIED in low or ENGINE_DEAD in low else Death.CRASH
 
 
 def refused(reason: str) -> Failure:
     """Return what a healthy engine means that does not answer its first request."""
     return Failure(Kind.OTHER_CRASH, line=f"{REFUSED}: {reason}", phase=Phase.SERVING)
-
-
-HUNG = "the engine hangs"
 
 
 def hung(reason: str) -> Failure:

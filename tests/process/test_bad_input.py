@@ -297,6 +297,18 @@ def test_diagnose_reads_any_file(stage: Stage, content: bytes, kind: str) -> Non
     assert ended.err == ""
 
 
+def test_diagnose_says_what_a_killed_engine_core_left_and_no_empty_line(stage: Stage) -> None:
+    """Of a log with figures and no sentence for its kind it once printed the line twice, or a blank one."""
+    up = b"Available KV cache memory: 5.50 GiB\nINFO:     Application startup complete.\n"
+    died = b"ERROR 01-01 00:00:00 [core_client.py:610] Engine core proc EngineCore_DP0 died unexpectedly.\n"
+    assert diagnose(stage, stdin=up + died).out.splitlines() == [
+        "other_crash",
+        "  line 3: Engine core proc EngineCore_DP0 died unexpectedly.",
+        "  hint: The engine crashed for a reason that is not memory: the line and the log above it say where.",
+    ]
+    assert diagnose(stage, stdin=up).out.splitlines() == ["ok", "  5.50 GiB of KV cache"]
+
+
 def test_diagnose_into_a_pipe_that_is_closed_ends_quietly(stage: Stage) -> None:
     reading, writing = os.pipe()
     os.close(reading)

@@ -390,6 +390,7 @@ def test_an_engine_that_hangs_behind_a_healthy_port_is_started_again(stage: Stag
     crashed = stage.line("crashed")
     assert crashed["failure"]["kind"] == "other_crash"
     assert "no work and no answer for" in crashed["failure"]["line"]
+    assert "hint: allow a longer standstill with --hang-timeout SECONDS" in stage.err
     process.send_signal(signal.SIGTERM)
     assert stage.end(process).code == 0
     assert stage.left() == []

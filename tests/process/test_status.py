@@ -179,8 +179,27 @@ def test_a_crash_and_the_way_back_are_told(stage: Stage) -> None:
     until(lambda: asked.probes() == (200, 200, 503), "it is not ready, but has served")
     until(lambda: asked.probes() == (200, 200, 200), "it serves again")
     assert asked.metric("autolaunch_restarts_total") == 1
-    assert [one["event"] for one in asked.json()["history"]] == ["crashed"]
+    assert [(one["event"], one["death"]) for one in asked.json()["history"]] == [("crashed", "crash")]
+    assert asked.json()["deaths"] == {"crash": 1}
+    assert (
+        asked.metric('autolaunch_deaths_total{death="crash"}'),
+        asked.metric('autolaunch_deaths_total{death="hang"}'),
+    ) == (1, 0)
     assert "died in service" in asked.get("/")[1]
+    end(stage, process)
+
+
+def test_after_a_crash_the_line_counts_from_the_last_service_and_names_no_old_step(stage: Stage) -> None:
+    """It once was "attempt 3 of at most 2: other_crash, utilization: ...", an old step beside a new crash."""
+    stage.play(Outcome(kind="kv_too_small"), ok(), ok(delay_s={"load": 2.0}))
+    process, asked = launched(stage, "--strategy", "classic", "--max-attempts", "2")
+    until(lambda: asked.there("/readyz")[1].startswith("attempt 2 of at most 2: kv_too_small, "), "the climb is told")
+    until(lambda: asked.probes() == (200, 200, 200), "it serves")
+    stage.crash()
+    again = "attempt 3, 1 of at most 2 since it last served: starting again after other_crash"
+    until(lambda: asked.there("/readyz")[1].startswith(again), "the restart is told")
+    until(lambda: asked.probes() == (200, 200, 200), "it serves again")
+    assert asked.json()["why"] == [asked.json()["history"][1]["why"]], "of the settings at hand, not of the plan"
     end(stage, process)
 
 

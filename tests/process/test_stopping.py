@@ -280,7 +280,7 @@ def test_a_terminal_shows_the_phase_of_a_long_start_in_one_line(stage: Stage) ->
     assert terminal.wait() == 0
     os.close(terminal.master)
     assert b"\r\x1b[2K" in terminal.shown
-    assert re.search(rb"(loading weights|starting the engine core), \d+ s", terminal.shown)
+    assert re.search(rb"(loading the weights|starting the engine core), \d+ s", terminal.shown)
     assert terminal.shown.count(b"\n") < 15
     assert stage.lines()[-1]["exit_code"] == 0
 

@@ -97,3 +97,22 @@ def test_the_page_of_a_run_of_months_stays_small(story: list[record.Event]) -> N
     for event in story:
         status = told(status, event, 1.7e9)
     assert len(ROUTES["/"](View(status, 0.0, 1.7e9)).body) < 100_000
+
+
+@given(some.lists(EVENTS, max_size=12), some.integers(1, 20))
+@settings(deadline=None)
+def test_the_line_of_a_start_names_a_step_only_where_nothing_failed_since(story: list[record.Event], most: int) -> None:
+    """After a crash it once named a step of a climb that was long over."""
+    status = Status(run="r", model="m", phase="starting", max_attempts=most)
+    for event in story:
+        status = replace(told(status, event, 1.7e9), waits="")
+    newest, failure = status.past[-1] if status.past else None, status.last_failure
+    counted, _, words = status.line.partition(": ")
+    assert counted.startswith(f"attempt {status.attempt}")
+    assert f"{status.climbing or status.attempt} of at most {most}" in counted
+    if newest is None or failure is None:
+        assert words == "first start"
+    elif newest.what == "step":
+        assert words == f"{failure.kind}, {newest.text}"
+    else:
+        assert words == ("starting again after " if newest.what == "crashed" else "") + failure.kind

@@ -11,6 +11,7 @@ import pytest
 from autolaunch.diagnosis import Effective, Scanner, diagnose, diagnose_lines, to_json
 from autolaunch.failure import NUMBER_NAMES, Failure, Kind, Phase
 from autolaunch.progress import TRIGGERS
+from autolaunch.verdict import died_in_service
 
 DATA = Path(__file__).resolve().parent.parent / "data"
 LOGS = DATA / "engine_logs"
@@ -125,6 +126,20 @@ def test_the_cause_is_known_at_its_line_and_not_before() -> None:
     assert seen == [45]
     assert scanner.failure is not None
     assert scanner.failure.kind is Kind.KV_NONE
+
+
+@pytest.mark.parametrize("code", [0, 1, None])
+def test_a_core_that_is_killed_in_service_is_a_crash_in_the_api_servers_own_words(code: int | None) -> None:
+    """Its last words but one once were passed over: "exited with 0 in service and named no cause"."""
+    words = "Engine core proc EngineCore_DP0 died unexpectedly, shutting down client."
+    log = [LOADING, UP, f"(APIServer pid=1) ERROR 01-01 00:00:00 [core_client.py:610] {words}"]
+    log.append("(APIServer pid=1) INFO:     Finished server process [1]")
+    found = diagnose("\n".join(log), exit_code=code)
+    assert (found.kind, found.line, found.line_number, found.phase) == (Kind.OTHER_CRASH, words, 3, Phase.SERVING)
+    assert died_in_service(found, code or 0) == found
+    worker = log[2].replace(words, "Worker proc VllmWorker-0 died unexpectedly, shutting down executor.")
+    assert diagnose("\n".join([*log[:2], worker, *log[2:]]), exit_code=code).line.startswith("Worker proc VllmWorker-0")
+    assert diagnose("\n".join([log[0], log[2]]), exit_code=code).kind is Kind.UNKNOWN, "at a start it tells nothing"
 
 
 @pytest.mark.parametrize("line", [WRAPPER, DEAD, CRASH, "Killed", "Worker proc VllmWorker-0 died unexpectedly"])

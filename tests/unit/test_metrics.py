@@ -12,6 +12,7 @@ from autolaunch.failure import Kind, Phase
 from autolaunch.metrics import PHASES, Spent, metrics
 from autolaunch.settings import Settings
 from autolaunch.status import _PHASES, Status
+from autolaunch.verdict import Death
 from tests.unit.test_status_form import FULL
 
 parser = pytest.importorskip("prometheus_client.parser")
@@ -47,6 +48,7 @@ def test_a_server_that_serves() -> None:
         "autolaunch_attempts_total": 2,
         "autolaunch_restarts_total": 1,
         "autolaunch_failures_total kv_too_small": 1,
+        "autolaunch_deaths_total hang": 1,
         "autolaunch_phase_seconds_total starting load": 12.5,
         "autolaunch_phase_seconds_total ready ": 60,
         "autolaunch_memory_predicted_bytes total": 24,
@@ -58,7 +60,8 @@ def test_a_server_that_serves() -> None:
     }
     phases = {f"autolaunch_phase {phase}" for phase in PHASES if phase != "ready"}
     kinds = {f"autolaunch_failures_total {kind}" for kind in Kind if kind not in (Kind.OK, Kind.KV_TOO_SMALL)}
-    assert set(zeros) == phases | kinds
+    deaths = {f"autolaunch_deaths_total {death}" for death in Death if death is not Death.HANG}
+    assert set(zeros) == phases | kinds | deaths
 
 
 def test_a_run_that_has_just_begun_is_up_and_not_ready() -> None:

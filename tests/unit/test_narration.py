@@ -11,7 +11,7 @@ from autolaunch.diagnosis import diagnose
 from autolaunch.failure import Failure, Kind, Phase
 from autolaunch.narration import LONGEST, Scene, describe, narrate
 from autolaunch.settings import AUTO, Change, Settings
-from autolaunch.verdict import OWN_HINTS, REFUSED, refused
+from autolaunch.verdict import OWN_HINTS, REFUSED, died_in_service, hung, refused
 
 LOGS = sorted((Path(__file__).parents[1] / "data" / "engine_logs").glob("*.log"))
 SCENE = Scene("/state/run", 10, frozenset({"max_num_seqs", "enforce_eager"}), "glm-4-9b")
@@ -112,6 +112,28 @@ def test_a_crash_and_the_restart_that_follows() -> None:
     assert told(record.Restarting(failure, 2.0)) == ["starting again after 2 s, with the settings that served"]
 
 
+def test_a_hang_is_called_one_and_says_how_to_allow_a_longer_standstill() -> None:
+    """The hint for a hang once could not be shown: only failed starts had hints."""
+    assert told(record.Crashed(hung("no work and no answer for 180 s: HTTP 500"), 1.0)) == [
+        "the engine hung in service: other_crash",
+        "     the engine hangs: no work and no answer for 180 s: HTTP 500",
+        "     hint: allow a longer standstill with --hang-timeout SECONDS",
+    ]
+
+
+def test_an_engine_that_was_killed_says_where_the_reason_stands() -> None:
+    assert told(record.Crashed(died_in_service(Failure(Kind.HOST_OOM), -9), 1.0)) == [
+        "the engine died in service: other_crash",
+        "     the engine was killed or the host's memory ran out: it was killed by SIGKILL",
+        "     hint: look for the kernel's own words with dmesg or journalctl -k: out of memory, or who sent the signal",
+    ]
+
+
+def test_a_step_that_changes_nothing_says_what_would_help() -> None:
+    step = record.Stepped("again", "all of it is pinned: the same settings again", (), ("allow less",))
+    assert told(step) == ["  -> all of it is pinned: the same settings again", "     hint: allow less"]
+
+
 @pytest.mark.parametrize(
     ("event", "lines"),
     [
@@ -127,6 +149,15 @@ def test_a_crash_and_the_restart_that_follows() -> None:
         (record.Ended("SIGTERM", 0), ["stopped (SIGTERM); nothing is left running"]),
         (record.Ended("exhausted", 3), ["stopped with exit code 3"]),
         (record.Ended("port_in_use", 5), ["stopped with exit code 5: port_in_use"]),
+        (
+            record.Ended("6 crashes within 600 s", 6),
+            [
+                "  hint: what the engine died of stands in its newest logs: autolaunch logs | autolaunch diagnose",
+                "  hint: allow more crashes with --max-restarts N, or count them within a shorter --restart-window",
+                "  engine logs: /state/run",
+                "stopped with exit code 6: 6 crashes within 600 s",
+            ],
+        ),
     ],
 )
 def test_the_ends_are_told_in_their_lines(event: record.Event, lines: list[str]) -> None:

@@ -17,7 +17,8 @@ from hypothesis import strategies as some
 from autolaunch import drawing
 from autolaunch.failure import Phase
 from autolaunch.metrics import PHASES
-from autolaunch.page import BAR_WIDTH, HEADERS, PHASE_WORDS, STEP_WORDS, TERMS, Part, bar, page, parts
+from autolaunch.narration import STEP_WORDS
+from autolaunch.page import BAR_WIDTH, HEADERS, PHASE_WORDS, TERMS, Part, bar, page, parts
 from autolaunch.page_style import SCRIPT, STYLE
 from autolaunch.plan_form import TERMS as BUDGET_TERMS
 from autolaunch.settings import Settings
@@ -139,7 +140,7 @@ def test_a_run_that_has_just_begun_leaves_out_what_is_not_known() -> None:
 
 @pytest.mark.parametrize("step", list(Phase))
 def test_every_step_of_a_start_has_its_words(step: Phase) -> None:
-    assert f"Starting the engine: {STEP_WORDS[step.value]}" in read(replace(FULL, step=step))
+    assert f"Starting the engine: {STEP_WORDS[step]}" in read(replace(FULL, step=step))
 
 
 def test_every_phase_of_the_machine_has_its_words() -> None:
@@ -152,6 +153,11 @@ def test_a_crash_is_the_last_rung_until_the_next_start() -> None:
     )
     waiting = read(replace(FULL, phase="backoff", past=(*FULL.past, crash)))
     assert "attempt 2 died in service: runtime_oom\n512 MiB were asked for, 210 MiB were free\n" in waiting
+    hang = Past(1.0, "crashed", 2, "other_crash", "the engine hangs: no answer", death="hang")
+    assert "attempt 2 hung in service: other_crash\nthe engine hangs: no answer\n" in read(
+        replace(FULL, phase="backoff", past=(hang,))
+    )
+    assert "Clearing up\n" in read(replace(FULL, phase="stopping", clearing="other_crash"))
     assert (
         "\nWhat went wrong\nruntime_oom\n: 512 MiB were asked for, 210 MiB were free\nCUDA out of memory\n" in waiting
     )

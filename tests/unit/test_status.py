@@ -16,6 +16,7 @@ from autolaunch.figures import Effective
 from autolaunch.settings import AUTO, Change, Settings
 from autolaunch.status import MOST_KEPT, Past, Status, moved, stepped, told, waited
 from autolaunch.strategy import load_strategy
+from autolaunch.verdict import died_in_service, hung
 from autolaunch.watching import Watch
 
 FIRST = Status(run="r", model="glm", max_attempts=6, url="http://127.0.0.1:8000", since=1.0)
@@ -23,6 +24,9 @@ NUMBERS = {"max_seq_len": 131072, "needed_kv_gib": 5.0, "available_kv_gib": 2.69
 FAILURE = Failure(Kind.KV_TOO_SMALL, line="To serve at least one request", numbers=NUMBERS)
 STEP = record.Stepped("context", "70624 fit", (Change("max_model_len", 131072, 70624),))
 SHORT = Settings(max_model_len=70624)
+SITUATION = Situation(Device(DeviceKind.CUDA), Engine("0.24.0"))
+CLIMB = begin(load_strategy("default"), Limits(), Settings(), pins=frozenset(), situation=SITUATION)
+RUN = phases.Run(phases.Policy(), CLIMB, SITUATION)
 
 
 def story(*events: record.Event) -> Status:
@@ -45,7 +49,7 @@ CLIMBED = (
 def test_a_climb_is_told_as_it_went() -> None:
     status = story(*CLIMBED)
     assert (status.attempt, status.rung, status.settings) == (2, "context", SHORT)
-    assert (status.budget, status.basis, status.why) == ({"total_bytes": 1}, {"total_bytes": "exact"}, ("it fits",))
+    assert (status.budget, status.basis, status.why) == ({"total_bytes": 1}, {"total_bytes": "exact"}, ("70624 fit",))
     assert status.failures == {"kv_too_small": 1}
     assert status.past == (
         Past(12.0, "failed", 1, "kv_too_small", "131072 tokens need 5.00 GiB of KV cache, 2.69 GiB are there; 70624 "
@@ -96,11 +100,83 @@ def test_an_error_before_the_run_is_told_to_those_who_watch() -> None:
 def test_coming_up_crashing_and_restarting_are_counted() -> None:
     up = record.CameUp(2, 48.0, SHORT, {"max_model_len": 70624}, "http://h:1")
     crash = record.Crashed(Failure(Kind.RUNTIME_OOM), 2.0)
-    status = story(*CLIMBED, up, crash, record.Restarting(Failure(Kind.RUNTIME_OOM), 2.0), up)
+    again = record.Attempted(3, "context", ("vllm",), SHORT, 1)
+    status = story(*CLIMBED, up, crash, record.Restarting(Failure(Kind.RUNTIME_OOM), 2.0), again, up)
     assert (status.restarts, status.failures) == (1, {"kv_too_small": 1, "runtime_oom": 1})
-    assert (status.ready_at, status.ready_seconds, status.came_up) == (18.0, 48.0, True)
+    assert (status.ready_at, status.ready_seconds, status.came_up) == (19.0, 48.0, True)
     assert status.last_failure is not None
     assert status.last_failure.kind == "runtime_oom"
+
+
+UP = record.CameUp(2, 48.0, SHORT, {"max_model_len": 70624}, "http://h:1")
+
+
+def attempt(n: int, climbing: int) -> record.Attempted:
+    return record.Attempted(n, "context", ("vllm",), SHORT, climbing)
+
+
+def test_a_step_down_after_memory_ran_out_in_service_is_a_restart_and_a_climb_is_none() -> None:
+    """autolaunch_restarts_total once missed every start that followed a runtime OOM: no wait is told before it."""
+    ran_out = record.Crashed(Failure(Kind.RUNTIME_OOM), 0.0)
+    assert story(*CLIMBED, UP, ran_out, STEP, attempt(3, 1)).restarts == 1
+    assert (
+        story(*CLIMBED, UP, ran_out, STEP, attempt(3, 1), record.Failed(3, 1.0, 0.1, FAILURE), attempt(4, 2)).restarts
+        == 1
+    )
+    assert story(*CLIMBED).restarts == 0
+
+
+@pytest.mark.parametrize(
+    ("failure", "death"),
+    [
+        (Failure(Kind.OTHER_CRASH, line="KeyError: 'x'"), "crash"),
+        (Failure(Kind.UNKNOWN, line="the engine exited with 1 in service and named no cause"), "crash"),
+        (Failure(Kind.OTHER_CRASH, line="Engine core proc EngineCore_DP0 died unexpectedly"), "engine_dead"),
+        (Failure(Kind.OTHER_CRASH, line="vllm.v1.engine.exceptions.EngineDeadError: EngineCore"), "engine_dead"),
+        (hung("no work and no answer for 180 s: HTTP 500"), "hang"),
+        (died_in_service(Failure(Kind.HOST_OOM), -9), "killed"),
+        (Failure(Kind.RUNTIME_OOM, line="CUDA out of memory"), "memory"),
+    ],
+)
+def test_how_an_engine_in_service_ended_is_counted(failure: Failure, death: str) -> None:
+    status = story(*CLIMBED, UP, record.Crashed(failure, 1.0))
+    assert status.deaths == {death: 1}
+    assert status.past[-1].death == death
+
+
+def test_after_a_crash_the_line_counts_the_climb_and_names_no_step_of_an_earlier_one() -> None:
+    """It once said "attempt 3 of at most 2: unknown, utilization: ...": an old step beside a new crash."""
+    crash = record.Crashed(Failure(Kind.OTHER_CRASH, line="x"), 1.0)
+    again = replace(story(*CLIMBED, UP, crash, attempt(3, 1)), phase="starting")
+    assert again.line == "attempt 3, 1 of at most 6 since it last served: starting again after other_crash"
+    climbed = story(*CLIMBED, UP, crash, attempt(3, 1), record.Failed(3, 1.0, 0.1, FAILURE), STEP, attempt(4, 2))
+    assert replace(climbed, phase="starting").line == (
+        "attempt 4, 2 of at most 6 since it last served: kv_too_small, context: max_model_len 131072 -> 70624"
+    )
+    first = story(CLIMBED[0], CLIMBED[1], UP, crash, attempt(2, 1))
+    assert replace(first, phase="starting").line == (
+        "attempt 2, 1 of at most 6 since it last served: starting again after other_crash"
+    )
+
+
+def test_the_same_settings_again_are_said_so() -> None:
+    ran_out = record.Crashed(Failure(Kind.RUNTIME_OOM), 0.0)
+    same = record.Stepped("again", "nothing is safer: the same settings again", (), ("allow less",))
+    status = replace(story(*CLIMBED, UP, ran_out, same, attempt(3, 1)), phase="starting")
+    assert status.line == ("attempt 3, 1 of at most 6 since it last served: runtime_oom, the same settings again")
+    assert status.why == ("70624 fit",), "it is still true of them"
+
+
+@pytest.mark.parametrize(
+    ("aim", "line"),
+    [
+        (phases.ToRestart(Failure(Kind.OTHER_CRASH), 1.0), "clearing up after other_crash"),
+        (phases.ToClimb(phases.Suspect(Failure(Kind.KV_NONE), Effective(), 1.0), 1.0), "clearing up after kv_none"),
+        (phases.ToEnd("SIGTERM", ExitCode.STOPPED), "stopping"),
+    ],
+)
+def test_what_a_dead_engine_leaves_is_cleared_and_only_a_service_is_stopped(aim: phases.Aim, line: str) -> None:
+    assert moved(FIRST, phases.Stopping(RUN, aim, phases.Force.POLITE, 9.0), 5.0).line == line
 
 
 def test_the_end_says_its_code_and_what_would_have_helped() -> None:
@@ -126,11 +202,6 @@ def test_a_phase_is_the_machines(state: phases.State, phase: str) -> None:
     status = moved(FIRST, state, 50.0)
     assert (status.phase, status.since) == (phase, 50.0)
     assert moved(status, state, 60.0) is status
-
-
-SITUATION = Situation(Device(DeviceKind.CUDA), Engine("0.24.0"))
-CLIMB = begin(load_strategy("default"), Limits(), Settings(), pins=frozenset(), situation=SITUATION)
-RUN = phases.Run(phases.Policy(), CLIMB, SITUATION)
 
 
 def test_a_sign_of_work_shows_while_a_start_goes_on_and_is_kept_behind_it() -> None:

@@ -44,6 +44,7 @@ FULL = Status(
         Past(1767323002.0, "step", 2, "", "context: 131072 -> 70624", "70624 fit"),
     ),
     failures={"kv_too_small": 1},
+    deaths={"hang": 1},
 )
 
 
@@ -76,6 +77,7 @@ def test_the_whole_status_is_in_it() -> None:
         "log": "/state/runs/r",
         "restarts": 1,
         "failures": {"kv_too_small": 1},
+        "deaths": {"hang": 1},
         "ready_at": "2026-01-02T03:03:20.000Z",
         "ready_seconds": 48.123,
         "exit_code": None,
@@ -86,6 +88,7 @@ def test_the_whole_status_is_in_it() -> None:
                 "event": "failed",
                 "n": 1,
                 "kind": "kv_too_small",
+                "death": None,
                 "text": "5 GiB are needed, 2 are there",
                 "why": "the engine's line",
                 "seconds": 61.0,
@@ -95,6 +98,7 @@ def test_the_whole_status_is_in_it() -> None:
                 "event": "step",
                 "n": 2,
                 "kind": None,
+                "death": None,
                 "text": "context: 131072 -> 70624",
                 "why": "70624 fit",
                 "seconds": 0.0,

@@ -8,7 +8,7 @@ from autolaunch.arguments import given
 from autolaunch.errors import ExitCode
 from autolaunch.failure import MEMORY_KINDS, Failure, Kind, Phase
 from autolaunch.figures import Effective
-from autolaunch.verdict import died_in_service, early_exit, exit_code_of, summary
+from autolaunch.verdict import died_in_service, early_exit, ended, exit_code_of, summary
 
 
 @pytest.mark.parametrize("kind", Kind)
@@ -30,6 +30,22 @@ def test_a_served_engine_that_was_killed_is_a_crash_and_not_the_end_of_the_run()
     killed = died_in_service(Failure(Kind.HOST_OOM), -9)
     assert (killed.kind, killed.memory) == (Kind.OTHER_CRASH, False)
     assert killed.line == "the engine was killed or the host's memory ran out: it was killed by SIGKILL"
+
+
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        (0, "exited with 0"),
+        (1, "exited with 1"),
+        (-9, "was killed by SIGKILL"),
+        (-40, "was killed by signal 40"),
+        (137, "exited with 137 (SIGKILL)"),
+        (143, "exited with 143 (SIGTERM)"),
+        (128, "exited with 128"),
+    ],
+)
+def test_a_signal_is_called_by_its_name(code: int, said: str) -> None:
+    assert ended(code) == said
 
 
 @pytest.mark.parametrize(
