@@ -142,16 +142,20 @@ class Reader:
         self._space = ""  # behind the text so far: content only if more text follows
         self._in_line = False
         self._said = False
-        self._calls = 0
+        self._fed = 0
         self._json: Json | None = None
+        self.spans: list[list[int]] = []
+        """Where each call stands in the answer, from the beginning of its line on."""
 
     def feed(self, text: str) -> list[Event]:
         """Return what more of the answer means."""
         found: list[Event] = []
+        self._fed += len(text)
         while text:
             if self._json is not None:
                 written, used = self._json.feed(text)
                 text = text[used:]
+                self.spans[-1][1] = self._fed - len(text)
                 found += self._argue(written, complete=self._json.complete)
             else:
                 text = self._read(text, found)
@@ -175,8 +179,9 @@ class Reader:
                     return ""
                 name, rest = begins
                 if name:
-                    found.append(Call(self._calls, name))
-                    self._json, self._space, self._calls = Json(), "", self._calls + 1
+                    found.append(Call(len(self.spans), name))
+                    self.spans.append([self._fed - len(text), self._fed - len(rest)])
+                    self._json, self._space = Json(), ""
                     return rest
             line, end, text = text.partition("\n") if self._in_line else _first_line(text)
             self._in_line = not end
@@ -196,7 +201,7 @@ class Reader:
     def _argue(self, text: str, *, complete: bool) -> list[Event]:
         if complete:
             self._json = None
-        return [Arguments(self._calls - 1, text, complete)] if text or complete else []
+        return [Arguments(len(self.spans) - 1, text, complete)] if text or complete else []
 
 
 def _begins(text: str, names: frozenset[str]) -> tuple[str, str] | None:
@@ -232,22 +237,28 @@ class Answer:
 
 
 def read(text: str, names: Iterable[str]) -> Answer:
-    """Return what a whole answer means. A call whose arguments are no JSON object leaves all of it content."""
+    """Return what a whole answer means. A call whose arguments are no JSON object is content, as it stands."""
     reader = Reader(names)
     called: list[str] = []
     arguments: list[str] = []
-    content = ""
     for event in (*reader.feed(text), *reader.finish()):
-        if isinstance(event, Content):
-            content += event.text
-        elif isinstance(event, Call):
+        if isinstance(event, Call):
             called.append(event.name)
             arguments.append("")
-        else:
+        elif isinstance(event, Arguments):
             arguments[event.index] += event.text
-    if not all(map(_is_object, arguments)):
-        return Answer(text.strip(_SPACE))
-    return Answer(content, tuple(zip(called, arguments)))
+    whole = [index for index, words in enumerate(arguments) if _is_object(words)]
+    content = _around(text, [reader.spans[index] for index in whole])
+    return Answer(content, tuple((called[index], arguments[index]) for index in whole))
+
+
+def _around(text: str, spans: list[list[int]]) -> str:
+    """Return a text without these parts, the white space before each and its outer one."""
+    content, last = "", 0
+    for begin, end in spans:
+        content += text[last:begin].rstrip(_SPACE)
+        last = end
+    return (content + text[last:]).strip(_SPACE)
 
 
 def _is_object(text: str) -> bool:

@@ -16,6 +16,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import json
+import re
 import sys
 import uuid
 from pathlib import Path
@@ -25,6 +26,12 @@ NAME = "glm4_9b"
 
 _ENDS = ("<|endoftext|>", "<|user|>", "<|observation|>")
 """Tokens that end an answer of GLM-4."""
+
+DEEPEST = 64
+"""As vLLM 0.32 has it (MAX_STRUCTURED_OUTPUT_JSON_NESTING): what reads a schema that is nested deeper may crash."""
+
+_PLACE = re.compile(r"^\[[\d:]+\] \S+:\d+: ")
+"""The time and the line of xgrammar's source, before its words."""
 
 
 def _beside(name: str) -> Any:
@@ -68,14 +75,20 @@ class Glm4ToolParser(base.ToolParser):  # type: ignore[misc,name-defined] # vLLM
         self._read = ""
 
     def adjust_request(self, request: Any) -> Any:
-        """Hold an answer to a call in GLM-4's format where `tool_choice` demands one."""
+        """Hold an answer to a call in GLM-4's format where `tool_choice` demands one.
+
+        Raises ValueError, which becomes a 400, for a tool whose parameters are no schema that can be held to.
+        """
         demanded = _demanded(request) if ENGINE_BASED else ()
         if not demanded:
             return super().adjust_request(request)
+        for tool in demanded:
+            why = _refusal(_call(tool))
+            if why:
+                raise ValueError(f"the parameters of the tool {_name_of(tool)} cannot be held to: {why}")
         calls = [{"type": "sequence", "elements": _call(tool)} for tool in demanded]
         form = calls[0] if len(calls) == 1 else {"type": "or", "elements": calls}
-        tag = json.dumps({"type": "structural_tag", "format": form})
-        request.structured_outputs = base.StructuredOutputsParams(structural_tag=tag)
+        request.structured_outputs = base.StructuredOutputsParams(structural_tag=_tag(form))
         setattr(request, "response_format" if hasattr(request, "response_format") else "text", None)
         return request
 
@@ -214,6 +227,38 @@ def _call(tool: Any) -> list[dict[str, Any]]:
         {"type": "const_string", "value": _name_of(tool) + "\n"},
         {"type": "json_schema", "json_schema": schema},
     ]
+
+
+def _tag(form: dict[str, Any]) -> str:
+    return json.dumps({"type": "structural_tag", "format": form})
+
+
+def _refusal(call: list[dict[str, Any]]) -> str:
+    """Return why a call's grammar cannot be made, "" where it can or where that is not known here.
+
+    vLLM asks xgrammar too, and then a library that does not know this form: all that a client would hear is "Invalid
+    grammar specification: 'triggers'".
+    """
+    if _depth(call[1]) > DEEPEST + 1:  # the schema stands in an object of ours
+        return f"objects and lists are nested more than {DEEPEST} deep"
+    try:
+        grammar = importlib.import_module("xgrammar").Grammar
+        grammar.from_structural_tag(_tag({"type": "sequence", "elements": call}))
+    except (ImportError, AttributeError, TypeError):
+        return ""  # it is not there, or is called in another way
+    except Exception as error:
+        return _PLACE.sub("", str(error)).strip()
+    return ""
+
+
+def _depth(value: Any) -> int:
+    """Return how deep objects and lists are nested, without recursion; it stops behind `DEEPEST`."""
+    level, depth = [value], 0
+    while level and depth <= DEEPEST + 1:
+        nested = [one for one in level if isinstance(one, (dict, list))]
+        level = [inner for one in nested for inner in (one.values() if isinstance(one, dict) else one)]
+        depth += bool(nested)
+    return depth
 
 
 def _object(arguments: str) -> Any:

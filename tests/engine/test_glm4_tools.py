@@ -209,6 +209,27 @@ def test_a_demanded_call_is_made_in_the_models_own_format(server: Server, choice
     assert set(json.loads(arguments)) == {"city"}
 
 
+@pytest.mark.parametrize(
+    ("schema", "why"),
+    [
+        ({"type": "nonsense"}, 'Unsupported type "nonsense"'),
+        ({"type": "object", "properties": 5}, "properties must be an object"),
+        ({"type": "object", "properties": {"a": {"type": "string", "pattern": "(["}}}, "Unclosed '['"),
+        ({"type": "object", "properties": {"a": {"$ref": "#/$defs/none"}}}, "Cannot find field $defs in #/$defs/none"),
+    ],
+)
+@pytest.mark.parametrize("choice", ["required", NAMED], ids=["required", "named"])
+def test_a_demanded_tool_with_a_bad_schema_is_refused_with_its_name(
+    server: Server, schema: Any, why: str, choice: Any
+) -> None:
+    tools = [{"type": "function", "function": {"name": "get_weather", "parameters": schema}}]
+    body = {"model": "glm-4", "messages": USER, "tools": tools, "tool_choice": choice}
+    status, _, told = server.post("/v1/chat/completions", body)
+    assert status == 400
+    assert "the parameters of the tool get_weather cannot be held to: " in told["error"]["message"]
+    assert why in told["error"]["message"]
+
+
 def test_several_turns_with_a_tools_result(server: Server) -> None:
     first = server.chat(tools=TOOLS, extra_body=forced(CALL)).message
     turns = [*USER, first, {"role": "tool", "tool_call_id": first.tool_calls[0].id, "content": "23 度"}]

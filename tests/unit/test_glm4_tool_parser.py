@@ -312,6 +312,71 @@ def test_any_tool_may_be_called_where_one_is_required(new: Any) -> None:
     assert [one["elements"][0]["value"] for one in form["elements"]] == ["get_weather\n", "get_time\n"]
 
 
+def xgrammar(error: Exception | None) -> list[Any]:
+    """Put a stand-in where xgrammar would be; return the forms that it is asked about."""
+    asked: list[Any] = []
+
+    def from_structural_tag(tag: str) -> None:
+        asked.append(json.loads(tag)["format"])
+        if error is not None:
+            raise error
+
+    vllm_module("xgrammar").__dict__["Grammar"] = SimpleNamespace(from_structural_tag=from_structural_tag)
+    return asked
+
+
+def tool(parameters: Any, name: str = "get_weather") -> Any:
+    return SimpleNamespace(function=SimpleNamespace(name=name, parameters=parameters))
+
+
+@pytest.mark.parametrize(
+    ("said", "why"),
+    [
+        ('[19:19:59] /project/cpp/json_schema_converter.cc:4944: Unsupported type "nonsense"\n',
+         'Unsupported type "nonsense"'),
+        ("Invalid structural tag error: no", "Invalid structural tag error: no"),
+    ],
+)  # fmt: skip
+def test_a_schema_that_is_none_is_refused_with_its_tools_name(new: Any, said: str, why: str) -> None:
+    asked = xgrammar(RuntimeError(said))
+    request = Request(tools=[tool({"type": "nonsense"}), TIME], tool_choice="required")
+    with pytest.raises(ValueError, match=f"^the parameters of the tool get_weather cannot be held to: {why}$"):
+        new(Tokenizer(), []).adjust_request(request)
+    assert [form["elements"][1]["json_schema"] for form in asked] == [{"type": "nonsense"}]
+    assert request.structured_outputs is None
+
+
+def test_a_schema_that_can_be_held_to_is_asked_about_for_every_tool(new: Any) -> None:
+    asked = xgrammar(None)
+    request = Request(tool_choice="required")
+    new(Tokenizer(), []).adjust_request(request)
+    assert [form["elements"][0]["value"] for form in asked] == ["get_weather\n", "get_time\n"]
+    assert request.structured_outputs is not None
+
+
+@pytest.mark.parametrize("error", [AttributeError("from_structural_tag"), TypeError("2 arguments")])
+def test_another_xgrammar_is_no_reason_to_refuse(new: Any, error: Exception) -> None:
+    xgrammar(error)
+    request = Request(tool_choice="required")
+    assert new(Tokenizer(), []).adjust_request(request).structured_outputs is not None
+
+
+@pytest.mark.parametrize(("levels", "said"), [(64, ""), (65, "nested more than 64 deep"), (10_000, "nested more")])
+def test_a_schema_as_deep_as_a_well_is_refused(new: Any, levels: int, said: str) -> None:
+    """xgrammar recurses, and would take the server down with it."""
+    schema: Any = {}
+    for _ in range(levels - 1):
+        schema = {"items": schema}
+    asked = xgrammar(None)
+    request = Request(tools=[tool(schema)], tool_choice="required")
+    if said:
+        with pytest.raises(ValueError, match=said):
+            new(Tokenizer(), []).adjust_request(request)
+    else:
+        new(Tokenizer(), []).adjust_request(request)
+    assert len(asked) == (0 if said else 1)
+
+
 @pytest.mark.parametrize("choice", ["auto", "none", None])
 def test_a_request_that_demands_nothing_stays_as_it_is(new: Any, choice: str | None) -> None:
     request = Request(tool_choice=choice)
