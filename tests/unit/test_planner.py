@@ -478,6 +478,28 @@ def test_the_same_memory_is_no_reason_to_climb() -> None:
     assert found.settings == KNOWN.changed(quantization="fp8")
 
 
+PINNED = Settings(0.9, 8192, max_num_seqs=8, max_num_batched_tokens=2048, enforce_eager=True)
+
+
+def test_what_served_and_ran_out_of_memory_is_started_again_where_nothing_else_fits() -> None:
+    """A service whose settings are pinned once would have ended with 3 at its next start, for a day."""
+    there = situation(24.0, 23.2, capability=(7, 5))
+    past = Past((ran_out(PINNED, there, at=40.0), came_up(PINNED, there), ran_out(PINNED, there, at=20.0)))
+    question = ask(there, PINNED, past=past)
+    assert plan(question).fits is False
+    found = recalled(question, now=60.0)
+    assert (found.fits, found.recalled, found.settings) == (True, True, PINNED)
+    assert found.why == ("nothing else fits: these settings ran out of memory in service, and serve until then",)
+
+
+def test_what_never_came_up_here_is_no_way_out() -> None:
+    there = situation(24.0, 23.2, capability=(7, 5))
+    ended = ran_out(PINNED, there, at=20.0)
+    assert recalled(ask(there, PINNED, past=Past((ended,))), now=60.0).fits is False
+    past = Past((ended, replace(came_up(PINNED, there), wish="another")))
+    assert recalled(ask(there, PINNED, past=past), now=60.0).fits is False
+
+
 def test_settings_that_died_in_service_are_not_used_again() -> None:
     there = situation(24.0, 23.2)
     dead = replace(failed(KNOWN, there, Kind.RUNTIME_OOM), in_service=True)
