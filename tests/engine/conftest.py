@@ -6,7 +6,6 @@ import contextlib
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -21,6 +20,7 @@ import pytest
 
 from autolaunch.facts import GIB, Device, DeviceKind
 from autolaunch.hardware import measure
+from tests.ports import free_port
 
 START_S = 240.0
 """Within this a start is up or has failed, on two slow cores."""
@@ -152,9 +152,7 @@ def launching(place: Path, model: str = "tiny-glm") -> Iterator[Callable[..., La
     def start(*arguments: str) -> Launch:
         folder = place / f"launch-{len(launches)}"
         folder.mkdir()
-        with socket.socket() as chosen:
-            chosen.bind(("127.0.0.1", 0))
-            port = chosen.getsockname()[1]
+        port = free_port()
         command = [
             *serve_words(model=model), "--port", str(port), "--record", str(folder / "record.jsonl"),
             "--state-dir", str(folder / "state"), *arguments,

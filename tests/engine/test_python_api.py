@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import socket
 from pathlib import Path
 
 import psutil
 
 import autolaunch
+from tests.ports import free_port
 
 from .conftest import quiet_environment, wait_for
 
@@ -15,9 +15,7 @@ from .conftest import quiet_environment, wait_for
 def test_old_engine_args_serve_a_real_client_and_nothing_is_left(tmp_path: Path) -> None:
     from openai import OpenAI
 
-    with socket.socket() as chosen:
-        chosen.bind(("127.0.0.1", 0))
-        port = chosen.getsockname()[1]
+    port = free_port()
     engine_args = {
         "model": "tiny-glm",
         "tensor_parallel_size": 1,
