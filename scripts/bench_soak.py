@@ -20,7 +20,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ if str(CHECKOUT) not in sys.path:
 
 from scripts import growth  # noqa: E402 - found only with the checkout on the path
 from scripts.growth import Series  # noqa: E402
-from scripts.processes import MIB, Taken, children, cpu_s, leader_of, size_of, steady, taken, warden_of  # noqa: E402
+from scripts.processes import MIB, Taken, children, cpu_s, leader_of, size_of, taken, usual, warden_of  # noqa: E402
 from tests import fake_nvml  # noqa: E402
 from tests.fake_engine import behaviours as b  # noqa: E402
 from tests.fake_engine.scenario import Outcome  # noqa: E402
@@ -188,18 +188,22 @@ class Soak:
         os.kill(warden_of(supervisor) if guard else leader_of(supervisor), signal.SIGKILL)
 
     def _read(self, supervisor: int, life: int) -> Reading:
-        """Look once the threads that brought the engine up are done."""
-        steady(lambda: (taken(supervisor).threads, taken(supervisor).descriptors, len(children(supervisor))))
-        below = children(supervisor)
+        """Look for a second: the threads that brought the engine up end, questions come and go."""
+
+        def held() -> tuple[int, int, int, int]:
+            now, below = taken(supervisor), children(supervisor)
+            return now.threads, now.descriptors, len(below), sum(state == "Z" for state in below.values())
+
+        threads, descriptors, below, zombies = usual(held)
         files, size = size_of(self.stage.state)
         record = next((self.stage.state / "runs").iterdir())
         kept = sum(file.stat().st_size for file in record.glob("record*.jsonl"))
         return Reading(
             life,
-            taken(supervisor),
+            replace(taken(supervisor), threads=threads, descriptors=descriptors),
             taken(warden_of(supervisor)),
-            children=len(below),
-            zombies=sum(state == "Z" for state in below.values()),
+            children=below,
+            zombies=zombies,
             record_bytes=self.stage.record.stat().st_size,
             kept_record_bytes=kept,
             state_bytes=size - kept,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from scripts.growth import Series, heading, row
+from scripts.processes import usual
 
 LIVES = tuple(range(1, 1001, 10))
 
@@ -64,3 +65,8 @@ def test_a_row_says_everything_and_marks_what_grew() -> None:
         "0.00",
         "any",
     ]
+
+
+def test_what_a_process_usually_holds_is_not_what_one_look_found() -> None:
+    looks = iter([21, 20, 22, 20, 19])
+    assert usual(lambda: next(looks), looks=5, apart_s=0.0) == 20
