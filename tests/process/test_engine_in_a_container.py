@@ -165,7 +165,7 @@ def test_supervisor_and_warden_killed_at_once_leave_a_container_that_the_next_st
     process = dock.ready()
     (left,) = dock.daemon.containers()
     os.kill(process.pid, signal.SIGSTOP)  # else it may end what it runs between the two kills
-    for victim in (*dock.stage.wardens(), process.pid):
+    for victim in (*until(dock.stage.wardens, "the warden"), process.pid):
         os.kill(victim, signal.SIGKILL)
     process.wait(DEADLINE_S)
     until(lambda: not dock.clients(), "the client goes with its warden")

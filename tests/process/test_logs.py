@@ -485,9 +485,9 @@ def test_a_real_journal_knows_what_went_wrong(stage: Stage) -> None:
             lines = map(json.loads, system.inside(*read).stdout.splitlines())
             return [(line["PRIORITY"], line["MESSAGE"]) for line in lines if line.get("_TRANSPORT") == "stdout"]
 
-        until(lambda: any("ready at attempt" in text for _, text in told_so_far()), "the last lines in the journal")
+        assert started.returncode == 0, (started.stderr, told_so_far())
+        until(lambda: any('"event": "stopped"' in text for _, text in told_so_far()), "the last line in the journal")
         told = told_so_far()
-    assert started.returncode == 0, (started.stderr, told)
     assert [text for priority, text in told if priority == "3" and "kv_too_small" in text]
     assert [text for priority, text in told if priority == "6" and "ready" in text]
     assert not [text for _, text in told if text.startswith("<")]

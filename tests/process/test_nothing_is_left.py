@@ -239,7 +239,7 @@ def test_supervisor_and_warden_killed_at_once_are_swept_up_by_the_next_start(sta
     pid = ready(stage, b.IgnoreSigterm(), b.Worker(count=2), b.HoldPipe(), b.HoldPort(), b.DoubleFork())
     known = stage.grown({"worker1", "hold_pipe", "hold_port", "double_fork"})
     os.kill(pid, signal.SIGSTOP)  # else it sweeps up itself between the two kills, if this process is kept waiting
-    for victim in (*stage.wardens(), pid):
+    for victim in (*until(stage.wardens, "the warden"), pid):
         os.kill(victim, signal.SIGKILL)
     until(lambda: "leader" not in {known.get(left) for left in leftovers.alive(stage.folder)}, "PDEATHSIG")
     assert leftovers.alive(stage.folder), "nothing to sweep: the test proves nothing"

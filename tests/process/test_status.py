@@ -27,7 +27,7 @@ from tests.fake_engine.scenario import Outcome
 from tests.ports import free_port
 from tests.process.browser import BROWSER, browsing
 from tests.process.crowd import ROUTES, crowded
-from tests.process.stage import DEADLINE_S, ROOT, SECRET, TOKEN, Stage, ok, state_of, until
+from tests.process.stage import DEADLINE_S, ROOT, SECRET, TOKEN, Stage, drive, ok, state_of, stopped, until
 
 pytestmark = pytest.mark.process
 
@@ -64,9 +64,15 @@ class Asked:
         return float(next(line.split()[-1] for line in text.splitlines() if line.startswith(name + " ")))
 
 
-def launched(stage: Stage, *more: str) -> tuple[subprocess.Popen[bytes], Asked]:
+def launched(stage: Stage, *more: str, **how: Any) -> tuple[subprocess.Popen[bytes], Asked]:
     port = free_port()
-    return stage.launch("--status", str(port), *more), Asked(port)
+    return stage.launch("--status", str(port), *more, **how), Asked(port)
+
+
+def leader(stage: Stage) -> int:
+    """Return the API server that lives; who is stopped stays in its phase for as long as a test looks."""
+    known = leftovers.roles(stage.folder)
+    return next(pid for pid in leftovers.alive(stage.folder) if known.get(pid) == "leader")
 
 
 def end(stage: Stage, process: subprocess.Popen[bytes]) -> None:
@@ -78,12 +84,14 @@ def test_a_climb_is_told_while_it_goes_on(stage: Stage) -> None:
     stage.play(Outcome(kind="kv_too_small"), ok(delay_s={"profile": 3.0}))
     process, asked = launched(stage)
     until(lambda: '"attempt": 2' in asked.there("/status")[1], "the second attempt is told")
-    assert asked.probes() == (200, 503, 503)
-    line = "attempt 2 of at most 10: kv_too_small, context: max_model_len auto -> 70624\n"
-    assert asked.get("/readyz") == asked.get("/startupz") == (503, line)
-    told = asked.json()
-    assert (told["phase"], told["attempt"], told["settings"]) == ("starting", 2, {"max_model_len": 70624})
-    page = asked.get("/")[1]
+    until(lambda: len(leftovers.starts(stage.folder)) == 2, "its engine")
+    with stopped(leader(stage)):
+        assert asked.probes() == (200, 503, 503)
+        line = "attempt 2 of at most 10: kv_too_small, context: max_model_len auto -> 70624\n"
+        assert asked.get("/readyz") == asked.get("/startupz") == (503, line)
+        told = asked.json()
+        assert (told["phase"], told["attempt"], told["settings"]) == ("starting", 2, {"max_model_len": 70624})
+        page = asked.get("/")[1]
     assert "131072 tokens need 5.00 GiB of KV cache, 2.69 GiB are there; 70624 tokens fit" in page
     ready = stage.line("ready")
     until(lambda: asked.probes() == (200, 200, 200), "the probes pass")
@@ -102,7 +110,8 @@ CARD = {"name": "NVIDIA GeForce RTX 4090", "total": 24 << 30, "free": 22 << 30}
 
 def believe(stage: Stage, card: dict[str, Any]) -> None:
     """Show the supervisor a card that is not there."""
-    stage.environment |= fake_nvml.environment(stage.folder / "nvml.json", card)
+    named = {"uuid": f"GPU-{uuid.uuid4()}", **card}  # its lock is one for the whole host
+    stage.environment |= fake_nvml.environment(stage.folder / "nvml.json", named)
     stage.environment["PYTHONPATH"] += f"{os.pathsep}{ROOT}"
 
 
@@ -171,8 +180,8 @@ def test_a_wait_for_a_neighbours_memory_has_words(stage: Stage) -> None:
 
 
 def test_a_crash_and_the_way_back_are_told(stage: Stage) -> None:
-    stage.play(ok(), ok(delay_s={"load": 1.0}))
-    process, asked = launched(stage)
+    stage.play(ok())
+    process, asked = launched(stage, module=drive(stage, restart_wait_s=10))
     stage.line("ready")
     until(lambda: asked.probes() == (200, 200, 200), "the probes pass")
     stage.crash()
@@ -312,11 +321,15 @@ def test_a_real_browser_shows_the_page_and_renews_it(stage: Stage) -> None:
     stage.play(Outcome(kind="kv_too_small"), ok(b.Garbage(), delay_s={"profile": 5.0}))
     process, asked = launched(stage)
     until(lambda: '"step": "profile"' in asked.there("/status")[1], "the second start is told")
-    with browsing(stage.folder / "browser") as browser:
-        browser.open(f"http://127.0.0.1:{asked.port}/", width=400, height=900)
-        until(lambda: browser.value("document.querySelector('.phase')?.textContent"), "the page is there")
-        phase = "document.querySelector('.phase').textContent"
-        assert browser.value(phase) == "Starting the engine: measuring memory"
+    with contextlib.ExitStack() as stack:
+        held = stack.enter_context(contextlib.ExitStack())
+        held.enter_context(stopped(leader(stage)))
+        browser = stack.enter_context(browsing(stage.folder / "browser"))
+        with held:
+            browser.open(f"http://127.0.0.1:{asked.port}/", width=400, height=900)
+            until(lambda: browser.value("document.querySelector('.phase')?.textContent"), "the page is there")
+            phase = "document.querySelector('.phase').textContent"
+            assert browser.value(phase) == "Starting the engine: measuring memory"
         stage.line("ready")
         until(lambda: browser.value(phase) == "Serving", "it renewed itself")
         assert browser.value("[...document.querySelectorAll('li')].map(one => one.className).join()") == "bad,step,good"
