@@ -58,8 +58,9 @@ _DEFAULTS: Mapping[str, Config] = {"gemma3_text": _GEMMA, "gemma3": _GEMMA, "gem
 class Configuration:
     """What was found; `notes` says what was not, and why.
 
-    `weights` are those that follow from the dimensions, `dtype` is how the checkpoint is stored ("bfloat16"), "" where
-    that is not said.
+    `weights` are those that follow from the dimensions, `text_weights` those of a multimodal model without its
+    encoders. `dtype` is how the checkpoint is stored ("bfloat16"), "" where that is not said; `drafting` is how many
+    layers it has beside the model's own, for drafting tokens.
     """
 
     shape: Shape | None = None
@@ -69,6 +70,8 @@ class Configuration:
     weights: Weights | None = None
     model_type: str = ""
     dtype: str = ""
+    text_weights: Weights | None = None
+    drafting: int = 0
 
 
 def read(config: Config, *, release: tuple[int, int] | None = None) -> Configuration:
@@ -81,7 +84,10 @@ def read(config: Config, *, release: tuple[int, int] | None = None) -> Configura
         shape = _shape(config, text)
     except Doubt as doubt:
         return replace(found, notes=(f"config.json gives no dimensions: {doubt}", *notes))
-    return replace(found, shape=shape, weights=weigh_dimensions(text, shape))
+    text_weights = weigh_dimensions(text, replace(shape, vision=False)) if shape.vision else None
+    drafting = _drafting(text)
+    weights = weigh_dimensions(text, shape)
+    return replace(found, shape=shape, weights=weights, text_weights=text_weights, drafting=drafting)
 
 
 def language_model(config: Config) -> Config:
@@ -176,6 +182,12 @@ def _tied(config: Config, text: Config) -> bool:
         if isinstance(place.get("tie_word_embeddings"), bool):
             return bool(place["tie_word_embeddings"])
     return text.get("model_type") in _TIED
+
+
+def _drafting(text: Config) -> int:
+    """Return how many layers more than its own a checkpoint has, for drafting several tokens (DeepSeek-V3: 1)."""
+    value = text.get("num_nextn_predict_layers")
+    return value if type(value) is int and value > 0 else 0
 
 
 def _restored(text: Config) -> int:

@@ -23,10 +23,11 @@ REMOTE_CODE = "--trust-remote-code"
 class Entry:
     """A model as it will be given to the engine: an alias of the catalogue, a hub id or a folder.
 
-    `max_model_len`, `quantization`, `shape` and `weights` are what the catalogue knows, None where it knows
-    nothing. `also` are other names and hub ids of the same model, `like` hub ids of other weights in the same
-    dimensions. `since` and `until` are the first and the last release of vLLM that serve it ("0.8.5"), "" where any
-    does; `before` is the short name of the same model for releases before that. `refusal` says why none does.
+    `max_model_len`, `quantization`, `shape` and `weights` are what the catalogue knows, None where it knows nothing;
+    `text_weights` are those of a multimodal model without its encoders. `also` are other names and hub ids of the same
+    model, `like` hub ids of other weights in the same dimensions. `since` and `until` are the first and the last
+    release of vLLM that serve it ("0.8.5"), "" where any does; `before` is the short name of the same model for
+    releases before that. `refusal` says why none does.
     `model_type` is the configuration's ("glm4"). `alias` is the short name whose facts these are and `file` the user's
     file that they are from, "" where none is.
     `modelscope` is its id on ModelScope, "" where that is not known, and `on_modelscope` are the variants there.
@@ -42,6 +43,7 @@ class Entry:
     quantization: str | None = None
     shape: Shape | None = None
     weights: Weights | None = None
+    text_weights: Weights | None = None
     also: tuple[str, ...] = ()
     like: tuple[str, ...] = ()
     since: str = ""
@@ -74,6 +76,7 @@ def entry_of(alias: str, facts: Mapping[str, Any], *, called: str = "", file: st
         quantization=known.quantization,
         shape=known.shape,
         weights=_weights(facts["weights"]) if "weights" in facts else known.weights,
+        text_weights=known.text_weights,
         also=tuple(facts.get("also", ())),
         like=tuple(facts.get("like", ())),
         since=facts.get("since", ""),

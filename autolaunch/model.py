@@ -17,7 +17,7 @@ from autolaunch.configuration import Configuration
 from autolaunch.entry import Entry
 from autolaunch.facts import Basis, Model, Weights
 from autolaunch.identity import fingerprint
-from autolaunch.tensors import Reading, with_linear
+from autolaunch.tensors import Reading, contradictions, with_linear
 
 CONFIG_BYTES = 4 << 20
 """More than any config.json has; the rest of a larger file is not read."""
@@ -66,11 +66,11 @@ def _on_disk(entry: Entry, environment: Mapping[str, str], where: Where) -> Mode
     except OSError as error:
         return _model(entry, Configuration(), None, (f"its files cannot be looked up: {weights.why(error)}",))
     if place is None:
-        return _model(entry, Configuration(), None, ())
+        return _model(entry, Configuration(), None, (), text_only=where.text_only)
     config, notes = read_config(place.folder, release=where.release)
     found = replace(config, notes=(*config.notes, *notes))
     counted = weights.weigh(place.folder, _reading(found, entry, where))
-    model = _model(entry, found, counted.weights, counted.notes)
+    model = _checked(_model(entry, found, counted.weights, counted.notes, text_only=where.text_only), found, counted)
     return replace(model, revision=place.revision or fingerprint(place.folder))
 
 
@@ -104,15 +104,33 @@ def _reading(found: Configuration, entry: Entry, where: Where) -> Reading:
     )
 
 
-def _model(entry: Entry, found: Configuration, counted: Weights | None, notes: tuple[str, ...]) -> Model:
+def _checked(model: Model, found: Configuration, counted: weights.Found) -> Model:
+    """Return a model whose weights are exact only where its configuration and its files say the same."""
+    if found.shape is None or counted.stored is None:
+        return model
+    said = contradictions(counted.stored, found.shape, drafting=found.drafting)
+    if not said or model.weights is None:
+        return model
+    note = f"config.json and the files of weights contradict each other: {'; '.join(said)}"
+    return replace(model, weights=replace(model.weights, basis=Basis.ESTIMATED), notes=(*model.notes, note))
+
+
+def _model(
+    entry: Entry, found: Configuration, counted: Weights | None, notes: tuple[str, ...], *, text_only: bool = False
+) -> Model:
     """Join what files say with what the catalogue knows.
 
     Weights that were counted come first, then the catalogue's, then what follows from the dimensions, then a mere
-    sum.
+    sum. Where only the language model is loaded, the catalogue and sums know too much.
     """
     shape = found.shape or entry.shape
     quantization = found.quantization or entry.quantization
     weights = counted if counted is not None and counted.basis is Basis.EXACT else None
+    if text_only and shape is not None and shape.vision:
+        shape = replace(shape, vision=False)
+        known = entry.weights or counted
+        known = known and replace(known, basis=Basis.ESTIMATED)
+        weights = weights or (None if quantization else found.text_weights or entry.text_weights) or known
     weights = weights or entry.weights or found.weights or counted
     if weights is not None and quantization is None:
         weights = with_linear(weights, shape)
@@ -141,7 +159,7 @@ def _asked(entry: Entry, here: Model, environment: Mapping[str, str], where: Whe
     quantized = (here.quantization or found.quantization) is not None
     sum_bytes = answer.weight_bytes(quantized=quantized, float32=found.dtype == "float32")
     counted = Weights(sum_bytes, basis=Basis.ESTIMATED, source="the hub's metadata") if sum_bytes else None
-    told = _model(entry, found, counted, ())
+    told = _model(entry, found, counted, (), text_only=where.text_only)
     return replace(
         told,
         max_model_len=here.max_model_len or told.max_model_len,

@@ -7,11 +7,11 @@ vllm/model_executor/models (0.24 to 0.32).
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
 
 from autolaunch.facts import Basis, Weights
-from autolaunch.shape import Shape
+from autolaunch.shape import CacheKind, Shape
 
 _LAYER = re.compile(r"(?:^|\.)(?:layers|h|blocks|block)\.(\d+)\.")
 """A tensor of a layer, and which."""
@@ -20,6 +20,19 @@ _ENCODER = re.compile(r"(?:^|[._])(?:vision|visual|vit|vpm|resampler|audio|image
 """A tensor of a multimodal encoder or of what leads from it to the language model."""
 
 _HEADS = frozenset(("lm_head.weight", "language_model.lm_head.weight", "model.lm_head.weight"))
+
+_TABLES = frozenset(
+    (
+        "model.embed_tokens.weight",
+        "llm.model.embed_tokens.weight",
+        "language_model.model.embed_tokens.weight",
+        "model.language_model.embed_tokens.weight",
+        "transformer.embedding.word_embeddings.weight",
+        "transformer.word_embeddings.weight",
+        "transformer.wte.weight",
+    )
+)
+"""The embedding of a language model: a row for every entry of the vocabulary, as wide as the model."""
 
 _UNUSED = re.compile(r"(?:^|\.)mtp\w*\.|^(?:talker|token2wav|code2wav)\.|rotary_emb\.inv_freq$|\.masked_bias$")
 """Tensors for drafting several tokens, which are loaded as a model of their own, and buffers worked out anew."""
@@ -54,6 +67,60 @@ class Reading:
     quantized: bool = False
     float32: bool = False
     text_only: bool = False
+
+
+@dataclass
+class Stored:
+    """What the tensors of a checkpoint tell of its dimensions; filled while they pass by.
+
+    `layers` are the layers and their bytes by what stands before their number, `table` the embedding's sizes, `keys`
+    the rows of the matrices of keys.
+    """
+
+    layers: dict[str, tuple[int, int]] = field(default_factory=dict)
+    table: tuple[int, ...] = ()
+    keys: set[int] = field(default_factory=set)
+
+    def watch(self, tensors: Iterable[Tensor]) -> Iterator[Tensor]:
+        """Give the tensors on as they come."""
+        for tensor in tensors:
+            self._see(tensor)
+            yield tensor
+
+    def _see(self, tensor: Tensor) -> None:
+        name, plain = tensor.name, tensor.dtype in _ELEMENTS and len(tensor.sizes) == 2
+        if name in _TABLES and plain:
+            self.table = tensor.sizes
+        layer = _LAYER.search(name)
+        if layer is None or is_encoder(name) or _UNUSED.search(name):
+            return
+        count, size = self.layers.get(name[: layer.start(1)], (0, 0))
+        self.layers[name[: layer.start(1)]] = max(count, int(layer[1]) + 1), size + tensor.bytes
+        if name.endswith(".self_attn.k_proj.weight") and plain:
+            self.keys.add(tensor.sizes[0])
+
+
+def contradictions(stored: Stored, shape: Shape, *, drafting: int) -> tuple[str, ...]:
+    """Return in which dimensions a configuration and the files beside it do not agree, in words.
+
+    `drafting` are layers that may be stored beside the model's own. What no tensor tells is not doubted.
+    """
+    said = []
+    declared = shape.num_hidden_layers
+    layers = max(stored.layers.values(), key=lambda one: one[1], default=(declared, 0))[0]
+    if not declared <= layers <= declared + drafting:
+        said.append(f"{declared} layers are declared, {layers} are stored")
+    if stored.table and stored.table != (shape.vocab_size, shape.hidden_size):
+        declared_table = f"{shape.vocab_size} entries of {shape.hidden_size} numbers"
+        said.append(
+            f"a vocabulary of {declared_table} is declared, one of {stored.table[0]} of {stored.table[1]} is stored"
+        )
+    rows = shape.num_key_value_heads * shape.head_dim
+    plain = [layers.kind for layers in shape.caches] == [CacheKind.FULL]
+    if plain and len(stored.keys) == 1 and stored.keys != {rows}:
+        heads = f"{shape.num_key_value_heads} KV heads of {shape.head_dim} numbers"
+        said.append(f"{heads} are declared, {next(iter(stored.keys))} numbers are stored")
+    return tuple(said)
 
 
 def kept(tensors: Iterable[Tensor], reading: Reading, *, source: str) -> Weights:

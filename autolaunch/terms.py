@@ -45,15 +45,16 @@ def weights(model: Model, known: Weights, settings: Settings, device: Device, ru
     """Return one rank's share of the weights as the engine loads them.
 
     Checkpoints load to their tensors' bytes within 0.04 GiB, and the table of rotary positions beside them. Kernels
-    for 4 bits repack (AWQ 0.14 GiB more), replicated layers add a little to a rank's share.
+    for 4 bits repack (AWQ 0.14 GiB more), replicated layers add a little to a rank's share. What is loaded beyond the
+    files is an estimate, and so is the sum then.
     """
     kept = _kept(known, settings.quantization, model, device)
-    bare = kept.loaded_bytes / run.ranks
-    loaded = bare + (0 if kept.basis is Basis.MEASURED else _rotary(model) + _extras(model))
+    bare, extras = kept.loaded_bytes / run.ranks, 0.0 if kept.basis is Basis.MEASURED else _extras(model)
+    loaded = bare + extras + (0 if kept.basis is Basis.MEASURED else _rotary(model))
     over, under = _spread(loaded, model, settings, run)
     if known.basis is Basis.ESTIMATED:
         over, under = over + 0.03 * loaded, under + 0.02 * loaded
-    return Term(int(loaded), int(bare - under), int(loaded + over), kept.basis)
+    return Term(int(loaded), int(bare - under), int(loaded + over), Basis.ESTIMATED if extras else kept.basis)
 
 
 def _spread(loaded: float, model: Model, settings: Settings, run: Resolved) -> tuple[float, float]:

@@ -10,12 +10,12 @@ import json
 import math
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from autolaunch.facts import Basis, Weights
-from autolaunch.tensors import Reading, Tensor, kept
+from autolaunch.tensors import Reading, Stored, Tensor, kept
 
 HEADER_LIMIT = 100_000_000
 """The longest header that safetensors itself accepts, in bytes."""
@@ -37,6 +37,9 @@ _NO_WEIGHTS = frozenset(("training_args.bin", "optimizer.bin", "optimizer.pt", "
 _ADAPTER = "adapter_model"
 """How the files begin that change a model and are none."""
 
+_POINTER = b"version https://git-lfs.github.com/spec/"
+"""How a pointer of git-lfs begins, which stands where a file was not fetched."""
+
 _SHARD = re.compile(r"^(.*)-(\d+)-of-(\d+)\.(?:safetensors|bin|gguf)$")
 
 
@@ -46,10 +49,14 @@ class Unreadable(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """The weights of a folder, None where it holds none that can be counted, and what has to be said about it."""
+    """The weights of a folder, None where it holds none that can be counted, and what has to be said about it.
+
+    `stored` is what its tensors tell of the model's dimensions, None where they were not read.
+    """
 
     weights: Weights | None
     notes: tuple[str, ...] = ()
+    stored: Stored | None = field(default=None, compare=False)
 
 
 def weigh(folder: Path, reading: Reading) -> Found:
@@ -61,7 +68,9 @@ def weigh(folder: Path, reading: Reading) -> Found:
     try:
         files = _safetensors(folder, names)
         if files:
-            return Found(kept(_tensors(files), reading, source="safetensors headers"))
+            stored = Stored()
+            counted = kept(stored.watch(_tensors(files)), reading, source="safetensors headers")
+            return Found(counted, stored=stored)
         return Found(_by_size(folder, names, reading))
     except Unreadable as error:
         return Found(_index_total(folder), (str(error),))
@@ -72,7 +81,10 @@ def weigh(folder: Path, reading: Reading) -> Found:
 def weigh_file(file: Path) -> Found:
     """Return the bytes of a model that is one file (GGUF), from its size."""
     try:
+        _refuse_pointer(file.name, _begin(file))
         return Found(Weights(file.stat().st_size, basis=Basis.ESTIMATED, source="the file's size"))
+    except Unreadable as error:
+        return Found(None, (str(error),))
     except OSError as error:
         return Found(None, (f"the weights cannot be read: {why(error)}",))
 
@@ -85,7 +97,10 @@ def read_header(file: Path) -> tuple[Tensor, ...]:
     with file.open("rb") as opened:
         size = opened.seek(0, 2)
         opened.seek(0)
-        length = int.from_bytes(opened.read(8), "little")
+        begin = opened.read(8)
+        _refuse_pointer(file.name, begin + opened.read(len(_POINTER) - 8))
+        opened.seek(8)
+        length = int.from_bytes(begin, "little")
         if size < 8 or length > size - 8:
             raise Unreadable(f"{file.name} is cut off: {size} bytes do not hold its header")
         if length > HEADER_LIMIT:
@@ -99,6 +114,12 @@ def read_header(file: Path) -> tuple[Tensor, ...]:
         raise Unreadable(f"{file.name} has a header that is not a table")
     table.pop("__metadata__", None)
     return tuple(_tensor(file.name, str(name), entry, size - 8 - length) for name, entry in table.items())
+
+
+def _refuse_pointer(file: str, begin: bytes) -> None:
+    """Raise `Unreadable` for what git-lfs leaves in the place of a file that was not fetched."""
+    if begin == _POINTER:
+        raise Unreadable(f"{file} is a pointer of git-lfs in the place of the weights: git lfs pull fetches them")
 
 
 def _tensor(file: str, name: str, entry: Any, data: int) -> Tensor:
@@ -196,10 +217,17 @@ def _by_size(folder: Path, names: list[str], reading: Reading) -> Weights | None
         _refuse_missing(*_shards_missing(files))
         if suffix == ".gguf" and len(files) > 1 and _SHARD.match(files[0]) is None:
             raise Unreadable(f"there are {len(files)} GGUF files, and each is a whole model")
+        for name in files:
+            _refuse_pointer(name, _begin(folder / name))
         size = sum((folder / name).stat().st_size for name in files)
         halved = reading.float32 and not reading.quantized and suffix != ".gguf"
         return Weights(size // 2 if halved else size, basis=Basis.ESTIMATED, source=f"sizes of *{suffix} files")
     return None
+
+
+def _begin(file: Path) -> bytes:
+    with file.open("rb") as opened:
+        return opened.read(len(_POINTER))
 
 
 def why(error: OSError) -> str:

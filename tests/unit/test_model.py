@@ -149,8 +149,46 @@ def test_what_no_dimensions_tell_is_not_made_up(tmp_path: Path) -> None:
 
 def test_a_quantized_checkpoint_has_nothing_left_to_quantize(tmp_path: Path) -> None:
     entry = folder(tmp_path, {**GLM_CONFIG, "quantization_config": {"quant_method": "gptq"}})
-    write(tmp_path / "model.safetensors", {"model.layers.0.mlp.up_proj.qweight": ("I32", (8, 4))})
+    write(tmp_path / "model.safetensors", {"model.layers.39.mlp.up_proj.qweight": ("I32", (8, 4))})
     assert look_at(entry).weights == Weights(128, 0, 0, Basis.EXACT, "safetensors headers")
+
+
+@pytest.mark.parametrize(
+    ("config", "said", "basis"),
+    [
+        ({}, (), Basis.EXACT),
+        ({"num_hidden_layers": 2}, ("2 layers are declared, 40 are stored",), Basis.ESTIMATED),
+        ({"num_hidden_layers": 39, "num_nextn_predict_layers": 1}, (), Basis.EXACT),
+        ({"hidden_size": "wide"}, None, Basis.EXACT),
+    ],
+)
+def test_files_that_contradict_their_configuration_are_said_to_and_never_exact(
+    tmp_path: Path, config: Any, said: tuple[str, ...] | None, basis: Basis
+) -> None:
+    """Of 28 layers 26 were left out in silence, and what was left was called exact."""
+    write(tmp_path / "model.safetensors", glm_4_9b())
+    found = look_at(folder(tmp_path, {**GLM_CONFIG, **config}))
+    notes = [f"config.json and the files of weights contradict each other: {'; '.join(said)}"] if said else []
+    assert [note for note in found.notes if "contradict" in note] == notes
+    assert found.weights is not None
+    assert found.weights.basis is basis
+
+
+def test_without_its_encoder_a_model_sees_no_images_and_weighs_less(tmp_path: Path) -> None:
+    nowhere = {"HF_HUB_CACHE": str(tmp_path)}
+    gemma, text = find_model("gemma-3-27b-it"), Where(text_only=True)
+    seeing, reading = (look_at(gemma, where=where, environment=nowhere) for where in (None, text))
+    assert seeing.shape is not None
+    assert reading.shape == replace(seeing.shape, vision=False)
+    assert seeing.weights == gemma.weights
+    assert reading.weights == gemma.text_weights
+    assert reading.weights is not None
+    assert gemma.weights is not None
+    assert 0.6e9 < gemma.weights.loaded_bytes - reading.weights.loaded_bytes < 1.1e9, "its encoder of 0.4e9 numbers"
+    minicpm = find_model("minicpm-v-4.5")
+    known = look_at(minicpm, where=text, environment=nowhere)
+    assert minicpm.weights is not None
+    assert known.weights == replace(minicpm.weights, basis=Basis.ESTIMATED), "how much its encoder is nobody says"
 
 
 def test_a_float32_checkpoint_is_loaded_in_half_its_bytes(tmp_path: Path) -> None:

@@ -9,7 +9,18 @@ import pytest
 
 from autolaunch.facts import Basis, Weights
 from autolaunch.shape import CacheKind, CacheLayers, Shape
-from autolaunch.tensors import Reading, Tensor, at_16_bits, is_encoder, is_expert, is_linear, kept, with_linear
+from autolaunch.tensors import (
+    Reading,
+    Stored,
+    Tensor,
+    at_16_bits,
+    contradictions,
+    is_encoder,
+    is_expert,
+    is_linear,
+    kept,
+    with_linear,
+)
 from tests.unit.checkpoints import WIDTHS, glm_4_9b
 
 PLAIN = Reading(layers=40)
@@ -23,6 +34,64 @@ def tensor(name: str, dtype: str = "BF16", sizes: tuple[int, ...] = (8, 4)) -> T
 def test_glm_4_9b_is_17_51_gib_of_which_15_20_are_linear() -> None:
     tensors = [tensor(name, dtype, sizes) for name, (dtype, sizes) in glm_4_9b().items()]
     assert kept(tensors, PLAIN, source="x") == Weights(18_799_902_720, 16_315_842_560, 0, Basis.EXACT, "x")
+
+
+def told(*tensors: Tensor) -> Stored:
+    """Return what tensors tell of their model's dimensions."""
+    stored = Stored()
+    assert list(stored.watch(tensors)) == list(tensors)
+    return stored
+
+
+GLM = Shape("GlmForCausalLM", 4096, 13696, 40, 32, 2, 128, 151552, (CacheLayers(CacheKind.FULL, 40, 512, 2),))
+STORED = tuple(tensor(name, dtype, sizes) for name, (dtype, sizes) in glm_4_9b().items())
+
+
+@pytest.mark.parametrize(
+    ("shape", "said"),
+    [
+        (GLM, ()),
+        (replace(GLM, num_hidden_layers=2), ("2 layers are declared, 40 are stored",)),
+        (replace(GLM, num_hidden_layers=41), ("41 layers are declared, 40 are stored",)),
+        (
+            replace(GLM, vocab_size=10),
+            ("a vocabulary of 10 entries of 4096 numbers is declared, one of 151552 of 4096 is stored",),
+        ),
+        (
+            replace(GLM, hidden_size=2048),
+            ("a vocabulary of 151552 entries of 2048 numbers is declared, one of 151552 of 4096 is stored",),
+        ),
+        (replace(GLM, num_key_value_heads=32), ("32 KV heads of 128 numbers are declared, 256 numbers are stored",)),
+        (replace(GLM, num_key_value_heads=32, caches=()), ()),
+    ],
+)
+def test_a_configuration_that_says_something_else_than_its_files_is_contradicted(
+    shape: Shape, said: tuple[str, ...]
+) -> None:
+    assert contradictions(told(*STORED), shape, drafting=0) == said
+
+
+@pytest.mark.parametrize(
+    ("drafting", "declared", "agrees"), [(0, 40, True), (1, 39, True), (1, 38, False), (1, 41, False)]
+)
+def test_layers_for_drafting_may_be_stored_beside_the_models_own(drafting: int, declared: int, agrees: bool) -> None:
+    said = contradictions(told(*STORED), replace(GLM, num_hidden_layers=declared), drafting=drafting)
+    assert (said == ()) is agrees
+
+
+@pytest.mark.parametrize(
+    "tensors",
+    [
+        (),
+        (tensor("model.embed_tokens.weight", "U8", (64, 8)),),
+        (tensor("model.layers.0.self_attn.k_proj.weight", "F8_E4M3", (512, 8)), *STORED),
+        (*STORED, tensor("visual.blocks.63.mlp.up_proj.weight"), tensor("mtp.layers.90.mlp.up_proj.weight")),
+        (*STORED, tensor("model.connector.layers.60.weight")),
+        tuple(one for one in STORED if "embed_tokens" not in one.name),
+    ],
+)
+def test_what_no_tensor_of_the_language_model_tells_is_not_doubted(tensors: tuple[Tensor, ...]) -> None:
+    assert contradictions(told(*tensors), GLM, drafting=0) == ()
 
 
 @pytest.mark.parametrize(

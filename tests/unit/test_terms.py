@@ -96,6 +96,17 @@ def test_mxfp4_is_padded_by_its_kernels() -> None:
     assert holds(loaded(model, known, tensor_parallel_size=2), 7.01, within=0.2)
 
 
+def test_what_is_loaded_beyond_the_files_makes_an_estimate_of_the_sum() -> None:
+    seeing = Model(32768, shape=replace(QWEN3_8B, vision=True))
+    assert GPT_OSS_20B.vision is False
+    bases = [
+        loaded(model, Weights(13_761_264_768, basis=basis)).basis
+        for model in (Model(131072, "mxfp4", shape=GPT_OSS_20B), seeing, Model(32768, shape=QWEN3_8B))
+        for basis in (Basis.EXACT, Basis.MEASURED)
+    ]
+    assert bases == [Basis.ESTIMATED, Basis.MEASURED, Basis.ESTIMATED, Basis.MEASURED, Basis.EXACT, Basis.MEASURED]
+
+
 def test_what_was_measured_has_nothing_added() -> None:
     found = loaded(GLM, Weights(10 * GIB, basis=Basis.MEASURED))
     assert (found.bytes, found.basis) == (10 * GIB, Basis.MEASURED)

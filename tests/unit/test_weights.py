@@ -149,6 +149,17 @@ def test_a_file_that_ends_within_its_header_is_cut_off(tmp_path: Path, content: 
     assert weigh(tmp_path, Reading()) == Found(None, (why,))
 
 
+POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:abc\nsize 15231233024\n"
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "pytorch_model.bin", "model.gguf"])
+def test_what_git_lfs_leaves_in_the_place_of_a_file_is_said_to_be_that(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text(POINTER)
+    said = f"{name} is a pointer of git-lfs in the place of the weights: git lfs pull fetches them"
+    assert weigh(tmp_path, Reading()) == Found(None, (said,))
+    assert weigh_file(tmp_path / name) == Found(None, (said,))
+
+
 def test_a_header_of_gigabytes_is_not_read(tmp_path: Path) -> None:
     file = tmp_path / "m.safetensors"
     write_raw(file, b"{}", 3 * HEADER_LIMIT, length=HEADER_LIMIT + 1)
