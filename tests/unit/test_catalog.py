@@ -182,7 +182,7 @@ def test_variants_are_other_models_and_lighter(name: str) -> None:
         assert variant.weights is not None
         assert variant.weights.basis is Basis.ESTIMATED
         assert 0.2 < variant.weights.loaded_bytes / entry.weights.loaded_bytes < 0.75
-        assert variant.capability in ((7, 5), (8, 0), (10, 0))
+        assert variant.capability in ((7, 5), (8, 0), (8, 9), (10, 0))
 
 
 def test_what_ships_passes_the_checks_of_a_users_own_file() -> None:
@@ -283,6 +283,28 @@ def test_a_short_name_brings_the_options_that_its_model_needs_and_a_hub_id_none(
         "--trust-remote-code", "--hf-overrides", '{"architectures":["GLM4VForCausalLM"]}'
     )  # fmt: skip
     assert find_model("zai-org/glm-4v-9b").engine_args == ()
+
+
+@pytest.mark.parametrize("name", SERVABLE)
+def test_variants_are_listed_lightest_first_and_once(name: str) -> None:
+    found = find_model(name).variants
+    sizes = [variant.weights.loaded_bytes for variant in found if variant.weights]
+    assert sizes == sorted(sizes)
+    assert len({variant.model.lower() for variant in found}) == len(found) == len(sizes)
+
+
+def test_the_model_of_the_first_command_has_siblings_in_fewer_bits_that_are_only_named() -> None:
+    found = find_model("glm-4-9b").variants
+    assert found[0] == find_model("glm-4-9b-chat-original").variants[0]
+    assert found[0].model == "ModelCloud/glm-4-9b-chat-gptq-4bit"
+    assert not any(variant.official for variant in found)
+
+
+@pytest.mark.parametrize("size", ["0.5B", "7B", "14B", "32B", "72B"])
+def test_qwen_2_5_is_there_in_every_form_that_its_publisher_quantized(size: str) -> None:
+    model = f"Qwen/Qwen2.5-{size}-Instruct"
+    found = [variant.model for variant in find_model(model).variants if variant.official]
+    assert found == [f"{model}-{form}" for form in ("AWQ", "GPTQ-Int4", "GPTQ-Int8")]
 
 
 def test_only_the_publishers_own_variants_are_ever_started_unasked() -> None:

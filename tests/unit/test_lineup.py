@@ -222,7 +222,8 @@ def test_json_has_whole_values_and_null_for_what_is_not_known(tmp_path: Path) ->
         "also": ["glm-4-9b-chat", "glm-4-9b-chat-hf", "THUDM/glm-4-9b-chat-hf"], "file": None,
         "weights_bytes": 18_799_902_720, "max_model_len": 131_072, "kv_bytes_per_token": 40_960.0,
         "tensor_parallel_sizes": [1, 2, 4, 8, 16], "since": "0.6.5", "until": None, "trust_remote_code": False,
-        "variants": [], "verdict": "fits", "fits": True, "quantization": None, "cards": 1, "context": 131_072,
+        "variants": ["ModelCloud/glm-4-9b-chat-gptq-4bit", "model-scope/glm-4-9b-chat-GPTQ-Int4"],
+        "verdict": "fits", "fits": True, "quantization": None, "cards": 1, "context": 131_072,
         "missing_bytes": None, "why": "", "settings": glm["settings"],
     }  # fmt: skip
 

@@ -238,7 +238,7 @@ def test_a_download_that_broke_off_falls_back_on_the_catalogue(tmp_path: Path) -
 
 def test_a_model_that_is_nowhere_is_known_by_the_catalogue_alone(tmp_path: Path) -> None:
     found = look_at(GLM, environment={"HF_HOME": str(tmp_path)})
-    assert found == Model(131072, None, (), "glm-4-9b", "", GLM.shape, GLM.weights, (), "glm")
+    assert found == Model(131072, None, GLM.variants, "glm-4-9b", "", GLM.shape, GLM.weights, (), "glm")
     assert GLM.weights == Weights(18_799_902_720, 16_315_842_560, 0, Basis.EXACT, "catalogue")
 
 
