@@ -210,10 +210,11 @@ def _spelled_for(asked: Asked, engine: Engine, *, lenient: bool) -> Asked:
     """Return what is asked with the engine options as that vLLM takes them; raise `WishError` where it has no words."""
     wish, entry = asked.wish, asked.entry
     users = _as_taken(wish.engine_args, wish, engine, lenient=lenient)
-    with blamed(entry):
-        ours = _as_taken(wish.entry_args, wish, engine, lenient=lenient, others=users.tokens)
-    where = f"{entry.file}: " if entry.file else ""
-    said = (*asked.said, *users.said, *(f"{where}{text}" for text in ours.said))
+    ours = Translated(wish.entry_args)
+    if entry.file:  # what ships names the releases that take its options, and --try-anyway means them too
+        with blamed(entry):
+            ours = _as_taken(wish.entry_args, wish, engine, lenient=lenient, others=users.tokens)
+    said = (*asked.said, *users.said, *(f"{entry.file}: {text}" for text in ours.said))
     if (users.tokens, ours.tokens) == (wish.engine_args, wish.entry_args):
         return replace(asked, said=said)
     made = make_wish(replace(entry, engine_args=ours.tokens), users.tokens, wish.limits, environment=os.environ)

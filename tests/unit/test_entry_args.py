@@ -135,6 +135,12 @@ def test_a_slip_in_the_file_is_passed_on_where_that_is_wanted(tmp_path: Path) ->
     assert line.startswith(f"{file}: no vLLM up to ")
 
 
+def test_what_ships_is_started_anyway_on_a_release_that_lacks_its_options() -> None:
+    options = Options(try_anyway=True)
+    made = for_engine(ask("glm-4v-9b", (), options), options, Installation(("vllm", "serve"), Engine("0.6.3")))
+    assert made.wish.entry_args[2:4] == ("--trust-remote-code", "--hf-overrides")
+
+
 def test_a_typed_mistake_is_not_the_files(tmp_path: Path) -> None:
     with pytest.raises(WishError, match=r"^--max-model-len abc: "):
         asked(file_of(tmp_path, "--port", "9000"), "--max-model-len", "abc")
