@@ -251,6 +251,7 @@ def test_only_variants_that_are_known_to_be_there_are_started() -> None:
     there = taken_from_modelscope(find_model("qwen2.5-7b-instruct")).variants
     assert [variant.model for variant in there] == [
         "Qwen/Qwen2.5-7B-Instruct-AWQ",
+        "Qwen/Qwen2.5-7B-Instruct-GPTQ-Int4",
         "Qwen/Qwen2.5-7B-Instruct-GPTQ-Int8",
     ]
     (quantized,) = (v for v in taken_from_modelscope(find_model("glm-4.6")).variants if v.official)
