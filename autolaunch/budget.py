@@ -7,7 +7,7 @@ through `calibration`, and what is done with a budget is `planner`'s.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from autolaunch.calibration import calibrated
 from autolaunch.defaults import resolve
@@ -16,7 +16,7 @@ from autolaunch.facts import Basis, Situation
 from autolaunch.past import Past
 from autolaunch.settings import Settings
 from autolaunch.shape import kv_bytes_per_token
-from autolaunch.term import NOTHING, Term, remainder
+from autolaunch.term import NOTHING, Term, exact, remainder
 
 __all__ = ["Budget", "Demand", "Term", "predict"]
 
@@ -55,6 +55,15 @@ class Budget:
     loading: Term = NOTHING
     trial: Term = NOTHING
     total_basis: Basis = Basis.EXACT
+
+
+def with_pool(budget: Budget, pool_bytes: int) -> Budget:
+    """Return the budget of a start whose KV cache the user sized, in bytes per GPU; the request is the sum of all.
+
+    --kv-cache-memory-bytes takes the place of the share: the engine makes a cache of this size whatever is free.
+    """
+    charged = budget.weights.bytes + budget.non_torch.bytes + budget.activation.bytes + budget.cudagraph.bytes
+    return replace(budget, requested_bytes=charged + pool_bytes, kv_cache=exact(pool_bytes))
 
 
 def predict(demand: Demand) -> Budget | None:

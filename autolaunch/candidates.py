@@ -12,7 +12,7 @@ from typing import Any
 
 from autolaunch.beyond import MARK
 from autolaunch.blame import blamed
-from autolaunch.budget import Budget, Demand, predict
+from autolaunch.budget import Budget, Demand, predict, with_pool
 from autolaunch.case import LAST_RESORT_CONTEXT, RAISING, Case, Effort, Limits
 from autolaunch.climb import Climb
 from autolaunch.facts import GIB, DeviceKind, Situation
@@ -40,7 +40,7 @@ class Question:
     """What is to be planned: a climb at its beginning (strategy, limits, pins), what is there, and what was.
 
     `wish` is the digest under which outcomes of the same wish are remembered, `beyond` an engine option of the wish
-    that the memory model does not know: nothing is predicted then.
+    that the memory model does not know: nothing is predicted then. `pool_bytes` is a KV cache that the user sized.
     """
 
     climb: Climb
@@ -48,6 +48,7 @@ class Question:
     past: Past = Past()
     wish: str = ""
     beyond: str = ""
+    pool_bytes: int | None = None
 
     @property
     def limits(self) -> Limits:
@@ -95,7 +96,8 @@ def predicted(question: Question, settings: Settings) -> Budget | None:
     if question.beyond:
         return None
     past = Past(tuple(outcome for outcome in question.past.outcomes if not outcome.wish.endswith(MARK)))
-    return predict(Demand(settings, question.situation, past))
+    budget = predict(Demand(settings, question.situation, past))
+    return budget if budget is None or question.pool_bytes is None else with_pool(budget, question.pool_bytes)
 
 
 def candidates(question: Question) -> Iterator[Candidate]:

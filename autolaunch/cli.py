@@ -147,6 +147,10 @@ def history(model: str | None, state_dir: Path | None, **chosen: Any) -> None:
     memory = Memory(state_folder(state_dir), lambda text: say(f"warning: {text}"))
     if chosen["forget"]:
         count = memory.forget(model=wanted, number=show)
+        if count is None:
+            raise HostError(
+                "nothing was forgotten", hint="make the file and its folder writable, or name another with --state-dir"
+            )
         give(f"forgot {count} start{'' if count == 1 else 's'}")
         return
     entries = memory.entries(model=wanted, number=show, limit=chosen["limit"])
@@ -171,7 +175,7 @@ def doctor(engine: str | None, state_dir: Path | None) -> None:
     from autolaunch.installation import find_engine  # noqa: PLC0415
     from autolaunch.narration import memory_of  # noqa: PLC0415
     from autolaunch.redaction import redact_argv, secrets_in  # noqa: PLC0415
-    from autolaunch.state import state_folder  # noqa: PLC0415
+    from autolaunch.state import state_folder, trouble_of  # noqa: PLC0415
     from autolaunch.talk import give  # noqa: PLC0415
 
     found = missing = None
@@ -189,7 +193,11 @@ def doctor(engine: str | None, state_dir: Path | None) -> None:
         lines = inventory.describe(seen, chosen=choose(seen.choosable))
     for index, line in enumerate(lines):
         give(f"{'' if index else 'memory':<9}{line}")
-    give(f"state    {state_folder(state_dir)}")
+    folder, trouble = state_folder(state_dir), trouble_of(state_dir)
+    give(
+        f"state    {folder}"
+        + (f" cannot be used: {trouble}; every launch will end with exit code 5" if trouble else "")
+    )
     if missing is not None:
         raise missing
 
@@ -204,7 +212,7 @@ def main(arguments: Sequence[str] | None = None, *, command: click.Command = cli
     except click.exceptions.Exit as done:
         raise SystemExit(done.exit_code) from done
     except click.ClickException as error:
-        _complain(error.format_message(), "autolaunch --help lists the commands and their options", ExitCode.USAGE)
+        _complain(error.format_message(), _help_of(error), ExitCode.USAGE)
         raise SystemExit(int(ExitCode.USAGE)) from error
     except click.Abort as error:
         raise SystemExit(int(ExitCode.STOPPED)) from error
@@ -213,6 +221,14 @@ def main(arguments: Sequence[str] | None = None, *, command: click.Command = cli
             raise
         _complain(shortage(error), LIMITS, ExitCode.HOST_AT_FAULT)
         raise SystemExit(int(ExitCode.HOST_AT_FAULT)) from error
+
+
+def _help_of(error: click.ClickException) -> str:
+    """Return where the command that was mistyped is explained."""
+    context = error.ctx if isinstance(error, click.UsageError) else None
+    if context is None or isinstance(context.command, click.Group):
+        return "autolaunch --help lists the commands and their options"
+    return f"{context.command_path} --help lists its options"
 
 
 def _complain(what: str, hint: str, exit_code: ExitCode) -> None:

@@ -100,6 +100,12 @@ def own_options(command: click.Command) -> dict[str, bool]:
 class ServeCommand(click.Command):
     """A command that keeps the engine's options apart from its own, wherever they stand."""
 
+    usage_model = "MODEL"
+
+    def collect_usage_pieces(self, ctx: click.Context) -> list[str]:
+        """Return what the usage line shows behind the command: click knows of no argument."""
+        return [self.usage_model, *super().collect_usage_pieces(ctx), "[ANY VLLM OPTION]..."]
+
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Take the engine's tokens out before click looks at the rest."""
         parts = split(args, {**own_options(self), "--help": False, "-h": False})

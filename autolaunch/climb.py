@@ -73,10 +73,14 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Exhausted:
-    """No rung has an answer: why, and the nearest things that would help, in the reader's words."""
+    """No step follows: why, and the nearest things that would help, in the reader's words.
+
+    `stops_short` where a rung has an answer, and no further start is allowed.
+    """
 
     why: str
     closest: tuple[str, ...]
+    stops_short: bool = False
 
 
 def begin(strategy: Strategy, limits: Limits, pinned: Settings, *, pins: frozenset[str], situation: Situation) -> Climb:

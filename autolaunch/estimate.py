@@ -36,11 +36,6 @@ class Parts:
         """What the engine subtracts from what it requested."""
         return self.weights, self.non_torch, self.activation, self.cudagraph
 
-    @property
-    def beside_bytes(self) -> int:
-        """What is subtracted beside the weights."""
-        return self.non_torch.bytes + self.activation.bytes + self.cudagraph.bytes
-
 
 @dataclass(frozen=True, slots=True)
 class Subject:

@@ -82,7 +82,7 @@ def _judged(entry: Entry, where: Where, known: Known) -> Listed:
 def _here(asking: Asking) -> Here:
     """Return the cards and the engine: those that are named, else those that are here."""
     options, device = asking.options, asking.imagined.device()
-    said: list[str] = []
+    said: list[str] = [asking.imagined.note] if asking.imagined.note else []
     installation = engine_or_newest(options, imagined=device is not None, notes=said)
     engine = installation.engine
     strategy = load_strategy(options.strategy)

@@ -134,15 +134,22 @@ class Memory:
 
         return self._read(read, ())
 
-    def forget(self, *, model: Sought | None = None, number: int | None = None, before: float | None = None) -> int:
-        """Remove what meets every condition given, all where none is; `before` in Unix seconds. Return how many."""
+    def forget(
+        self, *, model: Sought | None = None, number: int | None = None, before: float | None = None
+    ) -> int | None:
+        """Remove what meets every condition given, all where none is; `before` in Unix seconds.
+
+        Return how many, None where the file cannot be written.
+        """
         wanted = {**_wanted(model), "number": number, "before": before}
 
-        def write(db: sqlite3.Connection) -> int:
+        def write(db: sqlite3.Connection) -> int | None:
             db.execute("PRAGMA secure_delete = ON")
             return db.execute(_FORGET, wanted).rowcount
 
-        return self._write(write, 0)
+        if self._database is None or not self._database.file.exists():
+            return 0
+        return self._write(write, None)
 
     def _read(self, work: Callable[[sqlite3.Connection], T], otherwise: T) -> T:
         if self._database is not None:

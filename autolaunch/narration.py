@@ -77,10 +77,10 @@ def narrate(event: record.Event, scene: Scene, command: str = "") -> list[Line]:
             how = "hung" if death_of(failure) is Death.HANG else "died"
             ours = [("", f"     hint: {text}") for text in (own_hint(failure),) if text]
             return [("bad", f"the engine {how} in service: {failure.kind}"), *_indented(describe(failure)), *ours]
-        case record.Gave(why, closest):
+        case record.Gave(why, closest, stops_short):
             offers = [("", f"  hint: {text}") for text in closest]
             logs = [("dim", f"  engine logs: {scene.log_folder}")] if scene.log_folder else []
-            return [("bad", f"nothing fits: {why}"), *offers, *logs]
+            return [("bad", f"{'no further start' if stops_short else 'nothing fits'}: {why}"), *offers, *logs]
         case record.Ended(reason, exit_code):
             return _ended(reason, exit_code, scene)
         case _:

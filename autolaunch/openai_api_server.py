@@ -22,6 +22,8 @@ DEFAULT = "THUDM/glm-4-9b-chat"
 class Replacement(ServeCommand):
     """The options of a launch, with the model from the environment where the command line names none."""
 
+    usage_model = "[MODEL]"
+
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Take a model on the command line, as the script's later form did, else MODEL_PATH, else the script's own."""
         rest = super().parse_args(ctx, args)

@@ -6,11 +6,13 @@ Pure. What is pinned is never changed; what else was asked for is `wish`'s.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from autolaunch.arguments import Given, engine_options
 from autolaunch.errors import WishError
+from autolaunch.facts import Model
+from autolaunch.quantization import STORED
 from autolaunch.settings import AUTO, Settings
 from autolaunch.sizes import parse_count
 
@@ -76,6 +78,37 @@ def pins_of(options: Sequence[Given]) -> tuple[Settings, frozenset[str]]:
     if values.get("quantization") == "bitsandbytes":
         pins.add("model")
     return Settings(**values), frozenset(pins)
+
+
+def pool_of(options: Sequence[Given]) -> int | None:
+    """Return the bytes of KV cache that the user gives each GPU, None where none are given or they cannot be read."""
+    found: int | None = None
+    for option in map(_meant, options):
+        if option.name.startswith("kv-cache-memory") and option.values:
+            try:
+                found = parse_count(option.value) or None
+            except ValueError:
+                found = None
+    return found
+
+
+def doubts(pinned: Settings, model: Model, *, moved: bool) -> Iterator[str]:
+    """Name the user's own values that the engine will refuse, by what the model's configuration says.
+
+    `moved` is an option that changes what that configuration says.
+    """
+    shape, ranks, length = model.shape, pinned.tensor_parallel_size, pinned.max_model_len
+    if ranks and shape is not None and not shape.divides(ranks):
+        heads = f"{shape.num_attention_heads} attention and {shape.num_key_value_heads} KV heads"
+        yield f"{heads} cannot be shared out to --tensor-parallel-size {ranks}: vLLM will refuse it"
+    if isinstance(length, int) and model.max_model_len and length > model.max_model_len and not moved:
+        above = f"--max-model-len {length} is above the {model.max_model_len} of the model's configuration"
+        yield f"{above}: vLLM refuses it unless VLLM_ALLOW_LONG_MAX_MODEL_LEN=1 is set"
+    method = pinned.quantization
+    if method in STORED and shape is not None and model.quantization is None and model.weights is not None:
+        kept = f"these weights are stored as {model.dtype}" if model.dtype else "these weights are not quantized"
+        what = f"{method} is how weights are stored, and {kept}"
+        yield f"--quantization {method}: {what}: vLLM will refuse it; name a model whose files are {method}"
 
 
 def _meant(option: Given) -> Given:

@@ -94,7 +94,8 @@ def _unknown(question: Question) -> str:
         return f"your {question.beyond} moves memory in a way that is not known here: the engine's own figures decide"
     if situation.device.total_bytes is None or situation.device.free_bytes is None:
         return "the card's memory cannot be read here: the engine's own figures decide"
-    if "gpu_memory_utilization" in climb.pins and climb.settings.gpu_memory_utilization is None:
+    sized = "gpu_memory_utilization" in climb.pins and climb.settings.gpu_memory_utilization is None
+    if sized and question.pool_bytes is None:
         return "your own option sizes the KV cache"
     if situation.model.weights is None or situation.model.shape is None:
         return "the model's size is not known before it is loaded: the engine's own figures decide"

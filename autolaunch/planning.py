@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -31,6 +32,9 @@ ASSUMED_VERSION = "0.32.0"
 """The newest release whose memory was measured for this project: what is assumed where no engine is found."""
 
 
+LEAST_CARD_BYTES = 1 << 30
+
+
 @dataclass(frozen=True, slots=True)
 class Imagined:
     """A card that need not be there: by its name, or by its memory in bytes and its compute capability."""
@@ -46,11 +50,23 @@ class Imagined:
             raise WishError("--gpu and --gpu-memory-total both name a card", hint="give one of the two")
         if self.gpu is None and self.total_bytes is None:
             return None
+        if self.total_bytes is not None and self.total_bytes < LEAST_CARD_BYTES:
+            raise WishError(
+                f"--gpu-memory-total is {self.total_bytes} bytes: no card has less than 1 GiB", hint="give it as 24GiB"
+            )
         if self.gpu is not None:
             device = find_card(self.gpu).device()
         else:
             device = Device(DeviceKind.CUDA, f"a card of {gib(self.total_bytes)}", self.total_bytes, self.total_bytes)
         return self.changed(device)
+
+    @property
+    def note(self) -> str:
+        """What tells the card that was taken from others of its name, "" where its size was named too."""
+        if self.gpu is None or re.search(r"\d\s*gi?b?$", self.gpu.strip().lower()):
+            return ""
+        card = find_card(self.gpu)
+        return f"{self.gpu} is taken for {card.name}, {card.note}" if card.note else ""
 
     def changed(self, device: Device) -> Device:
         """Return a device with the free memory and the capability that were given."""
@@ -103,7 +119,7 @@ def foretell(model: str | None, engine_args: Sequence[str], options: Options, *,
     options = replace(options, only_reads=True)
     asked = ask(model, engine_args, options)
     device = imagined.device()
-    notes: list[str] = []
+    notes: list[str] = [imagined.note] if imagined.note else []
     installation = engine_or_newest(options, imagined=device is not None, notes=notes)
     asked = for_engine(asked, options, installation)
     notes += asked.said

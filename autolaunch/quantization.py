@@ -32,6 +32,12 @@ byte, a byte of scale per 64 numbers and four per 256 of those (bitsandbytes' do
 it). Embeddings, head and norms stay. Measured: GLM-4-9B 10.02 GiB in FP8, Llama-3.1-8B 8.49 in FP8 and 5.35 in NF4."""
 
 
+STORED = frozenset(
+    {"awq", "awq_marlin", "gptq", "gptq_marlin", "gguf", "compressed-tensors", "modelopt", "modelopt_fp4"}
+)
+"""Methods whose files are made beforehand: vLLM cannot find what it needs in files of another kind."""
+
+
 def quantized(weights: Weights, method: str, *, capability: tuple[int, int] | None) -> Weights | None:
     """Return what is kept where the engine quantizes while loading (`--quantization METHOD`).
 

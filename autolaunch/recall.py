@@ -7,6 +7,7 @@ Pure. Owns the comparison of an earlier start with a fresh plan:
 - More, or another engine release: a fresh plan that concedes less, or fits a longer context, is tried as one step
   up. If it fails its outcome is remembered, and while its cause holds it is not tried again.
 - What ran out of memory in service is tried again after a quiet time, one step at a time (`comeback`).
+- Where a card shares the host's memory, the step that a failed start announced is the next start.
 - What came up and has failed since is a failed setting like any other, where a fresh plan knows another.
 - Where none is known, what served is started once more although it ran out of memory: it serves until then.
 """
@@ -17,8 +18,10 @@ from dataclasses import fields, replace
 from typing import Any
 
 from autolaunch.candidates import Question, predicted, refused, top_share
+from autolaunch.climb import Step
 from autolaunch.comeback import QUIET_S, comeback, ran_out
 from autolaunch.facts import GIB
+from autolaunch.ladder import next_step
 from autolaunch.past import SLACK, Outcome, Past, came_up, refusal
 from autolaunch.planner import Plan, plan
 from autolaunch.settings import AUTO, Settings
@@ -57,6 +60,9 @@ def _only_way(question: Question, *, now: float) -> Plan | None:
 def _recalled(question: Question, *, now: float) -> Plan:
     fresh = plan(question)
     situation = question.situation
+    announced = _announced(question, fresh)
+    if announced is not None and fresh.fits is not False:
+        return announced
     earlier = came_up(question.past, wish=question.wish, engine_version=situation.engine.version)
     if earlier is None:
         return fresh
@@ -73,6 +79,34 @@ def _recalled(question: Question, *, now: float) -> Plan:
     if found is None or (fresh.fits is not False and refused(question, found.settings)):
         return fresh
     return found
+
+
+def _announced(question: Question, fresh: Plan) -> Plan | None:
+    """Return the step that the last start announced when it failed, where a card shares the host's memory.
+
+    No start follows there in the same run. A fresh plan may ask for more than what has just run out of memory, and
+    that may hang the host.
+    """
+    situation = question.situation
+    last = next((outcome for outcome in question.past.outcomes if outcome.wish == question.wish), None)
+    if not situation.device.unified or last is None or last.failure is None or last.in_service:
+        return None
+    if not last.failure.memory or last.engine_version != situation.engine.version:
+        return None
+    tried = frozenset(outcome.settings for outcome in question.past.outcomes if outcome.wish == question.wish)
+    climb = replace(question.climb, settings=last.settings, tried=tried)
+    step = next_step(climb, last.failure, last.effective, situation)
+    if not isinstance(step, Step):
+        return None
+    settings, most = step.climb.settings, fresh.settings.gpu_memory_utilization
+    if most is not None and (settings.gpu_memory_utilization or 1.0) > most:
+        settings = settings.changed(gpu_memory_utilization=most)  # less is free than then
+    why = f"the last start ended with {last.failure.kind}; {step.rung}: {', '.join(map(str, step.changes))}"
+    context = settings.max_model_len if isinstance(settings.max_model_len, int) else None
+    budget = predicted(question, settings)
+    if budget is not None and budget.kv_cache.high <= 0:
+        return None
+    return Plan(settings, budget, fits=True, context=context, why=(why,))
 
 
 def _failed_since(question: Question, failure: Outcome) -> bool:

@@ -152,10 +152,11 @@ class Restarting(Crashed):
 
 @dataclass(frozen=True, slots=True)
 class Gave:
-    """The ladder has no answer left: why, and the nearest things that would help."""
+    """No start follows: why, and the nearest things that would help; `stops_short` where the ladder had an answer."""
 
     why: str
     closest: tuple[str, ...] = field(default=())
+    stops_short: bool = False
     event: ClassVar[str] = "exhausted"
 
     def fields(self) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from autolaunch.candidates import Question
 from autolaunch.climb import begin as begin_climb
 from autolaunch.entry import misfit
 from autolaunch.errors import ExitCode, HostError, WishError
-from autolaunch.facts import DeviceKind, Model, Situation
+from autolaunch.facts import DeviceKind, Situation
 from autolaunch.identity import stands_for
 from autolaunch.installation import Installation, find_engine
 from autolaunch.job import Job
@@ -29,6 +29,7 @@ from autolaunch.model import look_at
 from autolaunch.narration import memory_of
 from autolaunch.options import Asked, Options, ask, environment_of, for_engine
 from autolaunch.past import Key, Past, key_of
+from autolaunch.pins import doubts, pool_of
 from autolaunch.placement import Placement, claim, place
 from autolaunch.plan_form import basis_as_json, budget_as_json
 from autolaunch.planner import Plan, plan
@@ -106,6 +107,8 @@ def _start(asked: Asked, installation: Installation, options: Options, voices: V
     crash_log = CrashLog(state_folder(options.state_dir), f"{asked.digest}-{asked.wish.address.port}", notes.append)
     now = time.monotonic()
     run = _run(ready, options, crashes=tuple(now - age for age in crash_log.ages()))
+    if not run.policy.retries:
+        voices.bounded(1)
     job = _job(ready, options, voices, locks=locks)
     talk = voices.talk
     crash_log.warn = ready.memory.warn = talk.warn
@@ -153,7 +156,8 @@ def prepare(
     asked = _in_its_type(asked, situation, note)
     _refuse_floor(asked, situation)
     _note_cards(asked, placement, note)
-    _note_pins(asked, facts, note)
+    for text in doubts(asked.wish.pinned, facts, moved=bool(asked.beyond)):
+        note(text)
     memory = _memory(options, note)
     key = key_of(situation, model=stands_for(asked.entry.model), cards=placement.cards)
     asking = question(asked, situation, memory.past(key), cards=placement.cards)
@@ -179,18 +183,6 @@ def _memory(options: Options, note: Callable[[str], None]) -> Memory:
         return Memory(None, note)
     folder = state_folder(options.state_dir)
     return Memory(folder, note) if options.only_reads else Memory.open(folder, note)
-
-
-def _note_pins(asked: Asked, model: Model, note: Callable[[str], None]) -> None:
-    """Say which of the user's own values the engine will refuse, by what the model's configuration says."""
-    wish, shape = asked.wish, model.shape
-    ranks, length = wish.pinned.tensor_parallel_size, wish.pinned.max_model_len
-    if ranks and shape is not None and not shape.divides(ranks):
-        heads = f"{shape.num_attention_heads} attention and {shape.num_key_value_heads} KV heads"
-        note(f"{heads} cannot be shared out to --tensor-parallel-size {ranks}: vLLM will refuse it")
-    if length and model.max_model_len and length > model.max_model_len and not asked.beyond:
-        above = f"--max-model-len {length} is above the {model.max_model_len} of the model's configuration"
-        note(f"{above}: vLLM refuses it unless VLLM_ALLOW_LONG_MAX_MODEL_LEN=1 is set")
 
 
 def cards_for(asked: Asked, installation: Installation, options: Options) -> int:
@@ -261,7 +253,7 @@ def question(asked: Asked, situation: Situation, past: Past, *, cards: int) -> Q
     wish = asked.wish
     limits = replace(wish.limits, gpus=min(wish.limits.gpus, cards))
     climb = begin_climb(asked.strategy, limits, wish.pinned, pins=wish.pins, situation=situation)
-    return Question(climb, situation, past, asked.digest, asked.beyond)
+    return Question(climb, situation, past, asked.digest, asked.beyond, pool_of(asked.options))
 
 
 def _run(ready: Prepared, options: Options, *, crashes: tuple[float, ...]) -> phases.Run:

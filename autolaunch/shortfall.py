@@ -89,14 +89,14 @@ def _free(question: Question) -> str:
 
 def _beyond_free(question: Question, nearest: Candidate) -> str:
     """Say that a share of the user's is more than the engine will find free, "" where it is not: the rest may fit."""
-    budget, settings = nearest.budget, question.climb.settings
+    budget, share = nearest.budget, question.climb.settings.gpu_memory_utilization
     free = free_to_engine(budget, View.LIKELY)
-    if "gpu_memory_utilization" not in question.climb.pins or question.situation.engine.is_v0:
+    if "gpu_memory_utilization" not in question.climb.pins or share is None or question.situation.engine.is_v0:
         return ""
     if budget.requested_bytes <= free:
         return ""
     return (
-        f"your --gpu-memory-utilization {settings.gpu_memory_utilization:g} asks for {gib(budget.requested_bytes)}; "
+        f"your --gpu-memory-utilization {share:g} asks for {gib(budget.requested_bytes)}; "
         f"{_free(question)}, {gib(max(0, free))} once the engine's own context is there"
     )
 
@@ -113,15 +113,18 @@ def _why(question: Question, nearest: Candidate) -> str:
     ranks = nearest.settings.tensor_parallel_size or 1
     where = f" on each of {ranks} cards" if ranks > 1 else ""
     how = "" if not nearest.pain or not any(nearest.pain.values()) else " with every concession that is allowed"
-    return (
-        f"{gib(taken)} for weights and the engine's own needs{_outside(question, nearest)} and {gib(need)} for "
-        f"{_least(question)} tokens of context{where}{how} do not fit: {_there(question)}"
-    )
+    own, pool = f"{gib(taken)} for weights and the engine's own needs{_outside(question, nearest)}", question.pool_bytes
+    context = f"{gib(need)} for {_least(question)} tokens of context{where}"
+    if pool is not None and need > pool:
+        return f"{context} do not fit into your --kv-cache-memory-bytes of {gib(pool)}"
+    cache = context if pool is None else f"your {gib(pool)} of KV cache{where}"
+    return f"{own} and {cache}{how} do not fit: {_there(question)}"
 
 
 def _outside(question: Question, nearest: Candidate) -> str:
     """Return what is taken beside the request in words, where the free memory is the bound and not a share of it."""
-    if question.limits.memory_bytes is not None or "gpu_memory_utilization" in question.climb.pins:
+    bounded = question.limits.memory_bytes is not None or "gpu_memory_utilization" in question.climb.pins
+    if bounded and question.pool_bytes is None:
         return ""
     what = "the CUDA context" + (" and NCCL" if (nearest.settings.tensor_parallel_size or 1) > 1 else "")
     if question.situation.device.kind is DeviceKind.CPU:
@@ -140,6 +143,8 @@ def _ways(question: Question, nearest: Candidate | None) -> Iterator[str]:
 def _own_limits(question: Question) -> Iterator[str]:
     """Name the user's context, floor or budget that stands in the way, with the value that would do."""
     climb, limits = question.climb, question.limits
+    if question.pool_bytes is not None and would_do(_sized_by_the_engine(question)):
+        yield f"leave --kv-cache-memory-bytes ({gib(question.pool_bytes)}) to the engine"
     pinned = question.pinned_context
     if pinned is not None:
         found = _fitted(question, replace(climb, pins=climb.pins - {"max_model_len"}))
@@ -153,8 +158,13 @@ def _own_limits(question: Question) -> Iterator[str]:
         freed = replace(climb, pins=climb.pins - {name}, settings=climb.settings.changed(**{name: None}))
         found = plan(replace(question, climb=freed))
         value = getattr(found.settings, name)
-        if found.fits and value is not None:
+        if found.fits and value is not None and getattr(climb.settings, name) is not None:
             yield f"allow {flag(name)} {value} instead of your {getattr(climb.settings, name)}"
+
+
+def _sized_by_the_engine(question: Question) -> Question:
+    pins = question.climb.pins - {"gpu_memory_utilization"}
+    return replace(question, climb=replace(question.climb, pins=pins), pool_bytes=None)
 
 
 def _fitted(question: Question, climb: Climb) -> Plan:

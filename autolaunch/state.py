@@ -7,6 +7,7 @@ of many megabytes has parts beside it: their names are `logfile`'s.
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import re
@@ -71,6 +72,18 @@ def new_run(chosen: Path | None, run: str) -> Path:
     _hold(folder)
     _clear_old(folder.parent)
     return folder
+
+
+def trouble_of(chosen: Path | None) -> str:
+    """Return why no run's folder could be made, "" where it could; makes nothing."""
+    runs = state_folder(chosen) / "runs"
+    there = next(folder for folder in (runs, *runs.parents) if os.path.lexists(folder))
+    if not there.is_dir():
+        return f"{there} is no folder"
+    if os.access(there, os.W_OK | os.X_OK):
+        return ""
+    read_only = os.statvfs(there).f_flag & os.ST_RDONLY
+    return os.strerror(errno.EROFS if read_only else errno.EACCES)
 
 
 def _stamp(runs: Path) -> str:

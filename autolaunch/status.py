@@ -212,7 +212,7 @@ def told(status: Status, event: record.Event, now: float) -> Status:
             past = Past(now, "crashed", status.attempt, failure.kind.value, text, failure.line, wait_seconds, how)
             counted = _count(_kept(status, past), failure.kind.value)
             return replace(counted, deaths={**status.deaths, how: status.deaths.get(how, 0) + 1})
-        case record.Gave(why, closest):
+        case record.Gave(why, closest, _):
             return replace(status, why=(why, *closest))
         case record.Ended(reason, exit_code):
             return replace(status, reason=reason, exit_code=int(exit_code))

@@ -164,10 +164,10 @@ def _climb(run: Run, aim: ToClimb, now: float) -> Move:
     next_one = f"the next would be {answer.rung}: {', '.join(map(str, answer.changes))}"
     if not (run.policy.retries or aim.served):
         why = "this card shares the host's memory, and another start that overcommits it can hang the host"
-        return _give_up(run, failure, Exhausted(why, (f"ask for more starts with --max-attempts; {next_one}",)))
+        return _give_up(run, failure, Exhausted(why, (f"ask for more starts with --max-attempts; {next_one}",), True))
     if run.climbing >= run.policy.max_attempts:
         why = f"{run.climbing} of at most {run.policy.max_attempts} attempts are used"
-        return _unanswered(run, aim, Exhausted(why, (f"allow more with --max-attempts; {next_one}",)), now)
+        return _unanswered(run, aim, Exhausted(why, (f"allow more with --max-attempts; {next_one}",), True), now)
     fallback = run.climb if aim.served else run.fallback
     run = replace(run, climb=answer.climb, attempt=run.attempt + 1, climbing=run.climbing + 1, fallback=fallback)
     state, effects = launch(run, now)
@@ -202,6 +202,7 @@ def _unanswered(run: Run, aim: ToClimb, answer: Exhausted, now: float) -> Move:
 def _give_up(run: Run, failure: Failure, answer: Step | Exhausted) -> Move:
     if failure.memory:
         why, closest = (answer.why, answer.closest) if isinstance(answer, Exhausted) else (str(failure.kind), ())
-        told = (Tell(record.Gave(why, closest)), Tell(record.Ended("exhausted", ExitCode.NOTHING_FITS)))
+        short = isinstance(answer, Exhausted) and answer.stops_short
+        told = (Tell(record.Gave(why, closest, short)), Tell(record.Ended("exhausted", ExitCode.NOTHING_FITS)))
         return ExhaustedEnd(), (*told, Finish(ExitCode.NOTHING_FITS))
     return end(str(failure.kind), exit_code_of(failure, run.policy.options))

@@ -10,7 +10,7 @@ import contextlib
 import os
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from autolaunch import kept
@@ -44,6 +44,11 @@ class Voices:
         """Say what is waited for once the run has begun."""
         self.talk.warn(text)
         self.watch.waits(text)
+
+    def bounded(self, attempts: int) -> None:
+        """Say from now on that there will be so many starts at most."""
+        self.talk.scene = replace(self.talk.scene, max_attempts=attempts)
+        self.watch.bounded(attempts)
 
     @contextlib.contextmanager
     def telling_errors(self) -> Iterator[None]:

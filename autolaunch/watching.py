@@ -68,6 +68,10 @@ class Watch:
         """Take what is waited for, or done before the first start, in words."""
         self._change(lambda _: status.waited(self._status, text))
 
+    def bounded(self, attempts: int) -> None:
+        """Take how many starts there will be at most, where that is only known now."""
+        self._change(lambda _: replace(self._status, max_attempts=attempts))
+
     def refused(self, why: str, exit_code: ExitCode) -> None:
         """Take the error that ends the run before it has begun."""
         self._change(lambda _: replace(self._status, why=(why,), waits="", reason="error", exit_code=int(exit_code)))

@@ -202,6 +202,31 @@ def test_a_read_only_disk_is_read_and_told_once(tmp_path: Path) -> None:
 
 
 @needs_mounts
+def test_what_cannot_be_forgotten_is_an_error_and_not_no_start(tmp_path: Path) -> None:
+    """`forgot 0 starts` stood there, with exit code 0."""
+    run(python(LAUNCH, tmp_path, "card", 3))
+    ended = told(tmp_path, "history", "--forget")
+    assert (ended.returncode, ended.stdout) == (5, "")
+    assert "error: nothing was forgotten\n" in ended.stderr
+    assert f"cannot be written: {tmp_path}/{MEMORY_FILE}: Read-only file system" in ended.stderr
+
+
+@needs_mounts
+def test_the_doctor_says_that_no_launch_can_keep_its_logs(tmp_path: Path) -> None:
+    said = f"state    {tmp_path} cannot be used: Read-only file system; every launch will end with exit code 5"
+    assert told(tmp_path, "doctor", "--engine", "true").stdout.splitlines()[-1] == said
+
+
+def told(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    """Run autolaunch with a state folder that is read-only."""
+    command = [sys.executable, "-m", "autolaunch", *words, "--state-dir", str(folder)]
+    read_only = ["unshare", "-m", "sh", "-c", f'mount --bind -o ro {folder} {folder} && exec "$@"', "sh"]
+    return subprocess.run(
+        [*read_only, *command], env=ENVIRONMENT, cwd=ROOT, capture_output=True, text=True, check=False
+    )
+
+
+@needs_mounts
 def test_a_read_only_disk_without_a_memory_is_told_once(tmp_path: Path) -> None:
     folder = tmp_path / "state"
     lines = run(python(LAUNCH, folder, "card", 3), before=f"mount --bind -o ro {tmp_path} {tmp_path}")

@@ -159,7 +159,7 @@ def test_a_file_of_a_newer_release_is_left_as_it_is(kept: Kept) -> None:
     before = kept.file.read_bytes()
     memory = kept.open()
     memory.add(KEY, start(2))
-    assert (memory.past(KEY), memory.entries(), memory.forget()) == (Past(), (), 0)
+    assert (memory.past(KEY), memory.entries(), memory.forget()) == (Past(), (), None)
     assert kept.file.read_bytes() == before
     newer = f"it is of a newer autolaunch (form {len(SCHEMA.steps) + 1}, this one knows {len(SCHEMA.steps)})"
     assert kept.warnings == [f"the memory of earlier starts cannot be written: {kept.file}: {newer}"]

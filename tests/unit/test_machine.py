@@ -435,6 +435,7 @@ def test_where_the_card_shares_the_hosts_memory_no_start_follows_unasked() -> No
             "this card shares the host's memory, and another start that overcommits it can hang the host",
             ("ask for more starts with --max-attempts; the next would be quantized_weights: "
              "quantization (engine default) -> fp8",),
+            stops_short=True,
         )
     )  # fmt: skip
 
@@ -550,6 +551,7 @@ def test_used_up_attempts_end_with_3_and_name_the_next_step() -> None:
                 "allow more with --max-attempts; the next would be quantized_weights: "
                 "quantization (engine default) -> fp8",
             ),
+            stops_short=True,
         )
     )
 

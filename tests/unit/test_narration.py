@@ -146,6 +146,14 @@ def test_a_step_that_changes_nothing_says_what_would_help() -> None:
                 "  engine logs: /state/run",
             ],
         ),
+        (
+            record.Gave("10 of at most 10 attempts are used", ("allow more with --max-attempts",), stops_short=True),
+            [
+                "no further start: 10 of at most 10 attempts are used",
+                "  hint: allow more with --max-attempts",
+                "  engine logs: /state/run",
+            ],
+        ),
         (record.Ended("SIGTERM", 0), ["stopped (SIGTERM); nothing is left running"]),
         (record.Ended("exhausted", 3), ["stopped with exit code 3"]),
         (record.Ended("port_in_use", 5), ["stopped with exit code 5: port_in_use"]),

@@ -10,10 +10,11 @@ import pytest
 
 from autolaunch.candidates import Question, candidates
 from autolaunch.case import Limits
-from autolaunch.climb import begin
+from autolaunch.climb import Step, begin
 from autolaunch.facts import GIB, Device, DeviceKind, Engine, Holder, Model, Situation, Variant, Weights
 from autolaunch.failure import Failure, Kind
 from autolaunch.figures import Effective
+from autolaunch.ladder import next_step
 from autolaunch.past import Outcome, Past
 from autolaunch.planner import Plan, plan
 from autolaunch.recall import recall
@@ -573,6 +574,79 @@ def test_a_setting_that_failed_is_in_no_plan_while_its_cause_holds() -> None:
     assert conceded(plan(ask(slightly_less, past=past)).settings) != set()
     newer = replace(there, engine=Engine("0.25.0", DeviceKind.CUDA))
     assert conceded(plan(ask(newer, past=past)).settings) == set()
+
+
+# Where a card shares the host's memory
+
+
+GB10 = Device(DeviceKind.CUDA, "NVIDIA GB10", 120 * GIB, 60 * GIB, (12, 1), unified=True)
+SHARED = Situation(GB10, Engine("0.24.0", DeviceKind.CUDA), MODEL)
+GRAPHS = Failure(Kind.GRAPH_OOM, numbers={"tried_to_allocate_mib": 108.0, "free_gib": 0.01, "total_gib": 120.0})
+
+
+def ended(there: Situation, settings: Settings, **more: Any) -> Outcome:
+    """Return a start that ran out of memory at its graphs."""
+    of = {"wish": WISH, "engine_version": "0.24.0", "free_bytes": there.device.free_bytes, **more}
+    return Outcome(settings, GRAPHS, Effective(), total_bytes=there.device.total_bytes, **of)
+
+
+def test_the_step_that_a_failed_start_announced_is_the_next_start_there() -> None:
+    """0.921 -> 0.891 was announced; the next run asked for 0.922, with 128 sequences, on a machine it may hang."""
+    first = recall(ask(SHARED), now=0.0).settings
+    question = ask(SHARED, past=Past((ended(SHARED, first),)))
+    step = next_step(replace(question.climb, settings=first), GRAPHS, Effective(), SHARED)
+    assert isinstance(step, Step)
+    assert (first.gpu_memory_utilization or 0) > (step.climb.settings.gpu_memory_utilization or 0)
+    found = recall(question, now=0.0)
+    assert found.settings == step.climb.settings
+    assert found.why == (f"the last start ended with graph_oom; {step.rung}: {', '.join(map(str, step.changes))}",)
+
+
+@pytest.mark.parametrize("free", [21, 15])
+def test_what_was_announced_is_not_started_where_it_leaves_no_cache(free: int) -> None:
+    first = recall(ask(SHARED), now=0.0).settings
+    less = replace(SHARED, device=replace(GB10, free_bytes=free * GIB))
+    question = ask(less, past=Past((ended(SHARED, first),)))
+    assert recall(question, now=0.0) == plan(question)
+
+
+@pytest.mark.parametrize("more", [{"wish": "another"}, {"engine_version": "0.20.0"}, {"in_service": True}])
+def test_a_failure_of_something_else_announces_nothing(more: dict[str, Any]) -> None:
+    first = recall(ask(SHARED), now=0.0).settings
+    question = ask(SHARED, past=Past((ended(SHARED, first, **more),)))
+    assert "the last start ended" not in " ".join(recall(question, now=0.0).why)
+    own = situation(24.0)
+    usual = ask(own, past=Past((ended(own, recall(ask(own), now=0.0).settings),)))
+    assert "the last start ended" not in " ".join(recall(usual, now=0.0).why), "there the ladder went on by itself"
+
+
+# A cache that the user sized
+
+
+def sized(pool: int, there: Situation, **limits: Any) -> Question:
+    """Return the question of a start with --kv-cache-memory-bytes."""
+    question = ask(there, **limits)
+    climb = replace(question.climb, pins=frozenset({"gpu_memory_utilization"}))
+    return replace(question, climb=replace(climb, settings=Settings(max_model_len=AUTO)), pool_bytes=pool)
+
+
+def test_a_cache_of_the_users_size_is_planned_as_it_is() -> None:
+    """It was drawn at the engine's usual share, and "cannot be told" stood above it."""
+    found = plan(sized(4 * GIB, situation(40.0)))
+    assert found.budget is not None
+    assert (found.fits, found.budget.kv_cache.bytes, found.context) == (True, 4 * GIB, 104832)
+    charged = (found.budget.weights, found.budget.non_torch, found.budget.activation, found.budget.cudagraph)
+    assert found.budget.requested_bytes == 4 * GIB + sum(term.bytes for term in charged)
+    assert found.settings == Settings(max_model_len=AUTO)
+
+
+def test_a_cache_of_the_users_size_that_does_not_fit_is_told_so() -> None:
+    why, ways = shortfall(sized(9 * GIB, situation(24.0), gpus=1))
+    assert "and your 9.00 GiB of KV cache" in why
+    assert why.endswith(" do not fit: 24.00 GiB of 24.00 GiB are free")
+    assert ways[0] == "leave --kv-cache-memory-bytes (9.00 GiB) to the engine"
+    why, _ = shortfall(sized(1 << 20, situation(40.0)))
+    assert why == "0.02 GiB for 512 tokens of context do not fit into your --kv-cache-memory-bytes of 0.00 GiB"
 
 
 def test_a_host_that_grew_is_asked_for_as_many_bytes() -> None:

@@ -18,6 +18,9 @@ from autolaunch.sizes import gib, parse_bytes, parse_count
         ("22000 MiB", 22000 * 2**20),
         ("1b", 1),
         ("1T", 2**40),
+        ("24Gi", 24 * 2**30),
+        ("512 Mi", 512 * 2**20),
+        ("22,5GiB", 45 * 2**29),
     ],
 )
 def test_an_amount_of_memory_has_a_unit(text: str, amount: int) -> None:
@@ -29,6 +32,9 @@ def test_an_amount_of_memory_has_a_unit(text: str, amount: int) -> None:
     [
         ("22", "'22' has no unit; write for example 22GiB"),
         ("0.5", "has no unit"),
+        ("0", "'0' has no unit; write for example 22GiB"),
+        ("23622320128", "'23622320128' has no unit; write for example 23622320128B for bytes"),
+        ("1,024MiB", "is not an amount of memory"),
         ("22XB", "unknown unit 'XB'"),
         ("-1GiB", "is not an amount of memory"),
         ("1e3G", "is not an amount of memory"),
