@@ -257,10 +257,24 @@ def wait(process: subprocess.Popen[bytes], seconds: float) -> None:
     raise AssertionError(f"it ended with {process.returncode}")
 
 
+def halt(pid: int) -> None:
+    """Stop a process, and wait until each of its threads stands still: until one has run, the others go on."""
+
+    def still() -> bool:
+        states = []
+        for thread in Path(f"/proc/{pid}/task").iterdir():
+            with contextlib.suppress(OSError):  # a thread that has just ended
+                states.append((thread / "stat").read_bytes().rpartition(b")")[2].split()[0])
+        return set(states) <= {b"T", b"Z", b"X"}
+
+    os.kill(pid, signal.SIGSTOP)
+    until(still, "to stand still")
+
+
 @contextlib.contextmanager
 def stopped(pid: int) -> Iterator[None]:
     """A process that stands still for a while."""
-    os.kill(pid, signal.SIGSTOP)
+    halt(pid)
     try:
         yield
     finally:

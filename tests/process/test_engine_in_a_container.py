@@ -21,7 +21,7 @@ from tests.fake_engine import behaviours as b
 from tests.fake_engine import leftovers
 from tests.fake_engine.scenario import Outcome
 from tests.ports import free_port
-from tests.process.stage import DEADLINE_S, Stage, cmdline, ok, stopped, until
+from tests.process.stage import DEADLINE_S, Stage, cmdline, halt, ok, stopped, until
 
 pytestmark = pytest.mark.process
 
@@ -164,7 +164,7 @@ def test_supervisor_and_warden_killed_at_once_leave_a_container_that_the_next_st
     dock.stage.play(ok(b.Worker()))
     process = dock.ready()
     (left,) = dock.daemon.containers()
-    os.kill(process.pid, signal.SIGSTOP)  # else it may end what it runs between the two kills
+    halt(process.pid)  # else it may end what it runs between the two kills
     for victim in (*until(dock.stage.wardens, "the warden"), process.pid):
         os.kill(victim, signal.SIGKILL)
     process.wait(DEADLINE_S)

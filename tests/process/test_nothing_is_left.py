@@ -19,7 +19,7 @@ from tests.fake_engine import leftovers
 from tests.fake_engine.behaviours import Behaviour
 from tests.fake_engine.scenario import Outcome
 from tests.ports import free_port
-from tests.process.stage import CROWD_ROLES, DEADLINE_S, ROOT, Stage, crowd, drive, ok, until
+from tests.process.stage import CROWD_ROLES, DEADLINE_S, ROOT, Stage, crowd, drive, halt, ok, until
 
 pytestmark = pytest.mark.process
 
@@ -238,7 +238,7 @@ def test_a_warden_that_is_killed_during_a_start_ends_that_start(stage: Stage) ->
 def test_supervisor_and_warden_killed_at_once_are_swept_up_by_the_next_start(stage: Stage) -> None:
     pid = ready(stage, b.IgnoreSigterm(), b.Worker(count=2), b.HoldPipe(), b.HoldPort(), b.DoubleFork())
     known = stage.grown({"worker1", "hold_pipe", "hold_port", "double_fork"})
-    os.kill(pid, signal.SIGSTOP)  # else it sweeps up itself between the two kills, if this process is kept waiting
+    halt(pid)  # else it sweeps up itself between the two kills, if this process is kept waiting
     for victim in (*until(stage.wardens, "the warden"), pid):
         os.kill(victim, signal.SIGKILL)
     until(lambda: "leader" not in {known.get(left) for left in leftovers.alive(stage.folder)}, "PDEATHSIG")
