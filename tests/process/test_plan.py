@@ -159,6 +159,19 @@ def test_a_start_that_cannot_fit_is_refused_before_anything_runs(stage: Stage) -
     assert stage.left() == []
 
 
+def test_where_card_and_host_share_memory_one_start_is_announced_and_made(stage: Stage) -> None:
+    """`attempt 1 of at most 10` stood there, and `nothing fits` where the ladder had an answer."""
+    cards(stage, card(100.0, total=120.0, name="NVIDIA GB10", capability=[12, 1]))
+    stage.play(Outcome(kind="graph_oom"), ok())
+    ended = stage.run("--strategy", "classic")
+    assert ended.code == 3
+    assert "\nattempt 1 of at most 1: " in ended.err
+    assert "\nno further start: this card shares the host's memory, " in ended.err
+    assert "nothing fits" not in ended.err
+    assert len(stage.lines("attempt")) == 1
+    assert stage.left() == []
+
+
 def test_it_can_be_tried_anyway(stage: Stage) -> None:
     cards(stage, card(7.0, total=8.0))
     stage.play(ok())
