@@ -17,7 +17,8 @@ from autolaunch import __version__, hardware, inventory
 from autolaunch.errors import HostError
 from autolaunch.facts import Device
 from autolaunch.installation import find_engine
-from autolaunch.redaction import STARS, plain_secrets_in, redact_argv, scrub, secrets_in
+from autolaunch.looks import STARS
+from autolaunch.redaction import plain_secrets_in, redact_argv, scrub, secrets_in
 
 PACKAGES = ("vllm", "torch", "transformers", "nvidia-ml-py", "psutil", "click", "structlog", "tenacity", "rich")
 PREFIXES = ("AUTOLAUNCH_", "VLLM_", "CUDA_", "NVIDIA_", "NCCL_", "PYTORCH_", "TORCH_", "HF_", "TRANSFORMERS_")

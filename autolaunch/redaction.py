@@ -15,8 +15,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 
 from autolaunch.arguments import Given, given, walk
-
-STARS = "***"
+from autolaunch.looks import STARS, hide_looks, secrets_by_look
 
 _SECRET_OPTION = re.compile(
     r"(?:^|-)(?:api-?key|access-key|secret|secret-key|password|passwd|credentials?|(?:hf|auth|access|bearer)-token)s?$"
@@ -27,29 +26,29 @@ _SECRET_VARIABLE = re.compile(
     r"|(?:^|_)(?:API_?KEY|SECRET|PASSWORD)_",
     re.IGNORECASE,
 )
-_SHAPE = re.compile(
-    r"\b(?:hf_[A-Za-z0-9]{8,}|sk-[A-Za-z0-9_-]{8,}|gh[pousr]_[A-Za-z0-9]{16,}|glpat-[A-Za-z0-9_-]{16,}"
-    r"|AKIA[A-Z0-9]{12,}|(?<=[Bb]earer )(?=\S*\d)[A-Za-z0-9._~+/=-]{8,})"
-)
-_USERINFO = re.compile(r"(?<=://)([^/\s:@'\"]*):([^/\s@'\"]+)(?=@)")
 _IN_JSON = re.compile(r'"[^"]*(?:key|token|secret|password)"\s*:\s*"([^"]+)"', re.IGNORECASE)
 _ASSIGNED = re.compile(r"((?:^|\s)(?:--)?)([A-Za-z_][A-Za-z0-9_-]*)=(\S+)")
 _NUMBER = re.compile(r"[\d.,]+|true|false|yes|no|none", re.IGNORECASE)
-_NAMED = r"(?:api_?key|access_key|secret|secret_key|password|passwd|credentials?|token)s?"
+_NAMED = r"(?:api[-_]?key|access[-_]key|secret|secret[-_]key|password|passwd|credentials?|token|session[-_]?id)s?"
 _VALUE = r"""((?<=['"])[^'"\n]{1,1000}?(?=\\*['"]|$)|[^\s'",;()\[\]{}\\]+)"""
-_BEHIND_A_NAME = re.compile(
-    rf"""(\b\w*{_NAMED}\b\\*['"]?\s{{0,8}}[:=]\s{{0,8}}[\[(]?\\*['"]?)(?!\*\*\*){_VALUE}""",
-    re.IGNORECASE | re.MULTILINE,
-)
+_BEHIND = r"""\\*['"]?\s{0,8}[:=]\s{0,8}[\[(]?\\*['"]?"""
+_BEHIND_A_NAME = re.compile(rf"(\b\w*{_NAMED}\b{_BEHIND})(?!\*\*\*){_VALUE}", re.IGNORECASE | re.MULTILINE)
 _BEHIND_AN_OPTION = re.compile(
-    rf"""((?<![\w-])--[a-z0-9_-]{{0,80}}{_NAMED.replace("_", "[-_]")}(?:=|['"]?,?\s{{1,8}}['"]?))(?![-*]){_VALUE}""",
+    rf"""((?<![\w-])--[a-z0-9_-]{{0,80}}{_NAMED}(?:=|['"]?,?\s{{1,8}}['"]?))(?![-*]){_VALUE}""",
     re.IGNORECASE | re.MULTILINE,
 )
-_SCHEME = r"(?:basic|bearer|digest|token)\s+"
-_AUTHORIZATION = re.compile(
-    rf"""(\bauthorization\b\\*['"]?\s{{0,8}}[:=]\s{{0,8}}\\*['"]?)((?:{_SCHEME})?)"""
-    rf"""(?!(?:{_SCHEME})?\*\*\*)[^\s'",;\\]+""",
-    re.IGNORECASE,
+_HARMLESS_KEY = r"(?:cache|hash|graph|compile|aot|fx|block|sort|group|public|primary|foreign|partition)"
+_RANDOM = (
+    r"(?=[A-Za-z+/-]*\d)(?=[\d+/-]*[A-Za-z])(?:[A-Za-z0-9+][A-Za-z0-9+/]{15,}={0,2}|[0-9a-f]{8}(?:-[0-9a-f]{4,12}){4})"
+)
+_BEHIND_A_WEAK_NAME = re.compile(
+    rf"(\b(?!\w*{_HARMLESS_KEY}[-_]?key)\w*(?:key|signature|sig)\b{_BEHIND}){_RANDOM}(?![\w.-])", re.IGNORECASE
+)
+"""Of names that are rarely a secret's only what looks like chance is hidden: key_value=, a cache_key= stay."""
+_COOKIE = re.compile(rf"(\bcookie{_BEHIND})(?!\*\*\*)[^'\"\n]+", re.IGNORECASE)
+_CURL_USER = re.compile(
+    r"""(\bcurl\b[^\n]{0,200}?\s(?:-u|--user|--proxy-user)[\s=]?(?P<quote>['"])?[^\s:'"]{0,80}:)"""
+    r"""(?(quote)[^'"\n]+|[^\s'"]+)"""
 )
 _PLACE = re.compile(r"_(?:FILE|PATH|DIR)$", re.IGNORECASE)
 _PLAIN = re.compile(r"[A-Za-z]{1,11}|[A-Za-z]{1,8}[-_ ][A-Za-z]{1,8}|[\d.,]+")
@@ -115,8 +114,7 @@ def _is_secret_variable(name: str, value: str) -> bool:
 
 
 def _inside(value: str) -> set[str]:
-    found = set(_SHAPE.findall(value)) | {password for _, password in _USERINFO.findall(value)}
-    found.update(_IN_JSON.findall(value))
+    found = secrets_by_look(value) | set(_IN_JSON.findall(value))
     for _, name, assigned in _ASSIGNED.findall(value):
         if _is_secret_variable(name, assigned) or is_secret_option(name.replace("_", "-")):
             found.add(assigned.strip("'\""))
@@ -128,10 +126,10 @@ def _unguessable(value: str) -> bool:
 
 
 def redact(text: str, hidden: Sequence[str]) -> str:
-    """Return the text without any of `hidden`, words shaped like tokens and passwords in URLs."""
+    """Return the text without any of `hidden` and what looks like a secret."""
     for secret in hidden:
         text = text.replace(secret, STARS)
-    return _USERINFO.sub(rf"\1:{STARS}", _SHAPE.sub(STARS, text))
+    return hide_looks(text)
 
 
 def scrub(text: str, hidden: Sequence[str]) -> str:
@@ -140,7 +138,9 @@ def scrub(text: str, hidden: Sequence[str]) -> str:
     For reports, whose readers know none of the secrets of the host that they come from: an end-of-text token that
     is hidden too is the lesser harm. Numbers of tokens and truth values stay.
     """
-    text = _AUTHORIZATION.sub(rf"\1\2{STARS}", redact(text, hidden))
+    text = redact(text, hidden)
+    for named in (_BEHIND_A_WEAK_NAME, _COOKIE, _CURL_USER):
+        text = named.sub(rf"\1{STARS}", text)
     return _BEHIND_AN_OPTION.sub(_unless_no_secret, _BEHIND_A_NAME.sub(_unless_no_secret, text))
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import tarfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -54,7 +55,8 @@ def gather(state: Path, run: Path | None, environment: Mapping[str, str]) -> tup
 def _shown(text: str, hidden: Sequence[str]) -> str:
     """Return text without secrets and without the name of the user's own folder."""
     shown, home = scrub(text, hidden), os.path.expanduser("~")  # noqa: PTH111 - Path.home() raises where there is none
-    return shown.replace(home + "/", "~/") if len(home) > 1 and home != "~" else shown
+    named = len(home) > 1 and home != "~"
+    return re.sub(rf"{re.escape(home)}(?![\w-]|\.\w)", "~", shown) if named else shown
 
 
 def _of_run(state: Path, run: Path) -> Iterator[Piece]:

@@ -8,6 +8,8 @@ from __future__ import annotations
 import contextlib
 import os
 import pwd
+import re
+import shlex
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -26,6 +28,8 @@ from autolaunch.unit import MARK, ROOTLESS, STATE, Service, create_account, unit
 SECRET_VARIABLES = ("VLLM_API_KEY", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
 WRITTEN = ("--record", "--state-dir", "--models", "AUTOLAUNCH_RECORD", "AUTOLAUNCH_STATE_DIR", "AUTOLAUNCH_MODELS")
 """What need not be there yet, so that it is known for a path by the option's name only."""
+
+_ASSIGNS = re.compile(r"(?:--)?[\w.-]+=")
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +67,7 @@ def service(typed: Typed, options: Options, place: Place, *, environment: Mappin
     _refuse_bytes(command)
     _refuse_secrets((*command, *(f"{key}={value}" for key, value in variables)), secrets)
     _refuse_relative(typed, variables)
-    _refuse_open(secrets)
+    _refuse_open(secrets, for_user=place.for_user)
     runtime = _runtime(options.engine, for_user=place.for_user)
     return Service(
         name=name,
@@ -132,7 +136,7 @@ def _refuse_secrets(words: Sequence[str], secrets: Path) -> None:
     for word, redacted in zip(words, shown, strict=True):
         if word != redacted:
             before = next((one for one in reversed(words[: words.index(word)]) if one.startswith("--")), "")
-            option = redacted.split("=")[0] if "=" in redacted else before
+            option = redacted.split("=")[0] if _ASSIGNS.match(redacted) else before
             raise WishError(
                 f"the value of {option or 'an argument'} is a secret, and every user can read a unit",
                 hint=f"put it into {secrets} (mode 0600), for example as VLLM_API_KEY=... or HF_TOKEN=...",
@@ -178,11 +182,15 @@ def _is_here(value: str) -> bool:
     return False
 
 
-def _refuse_open(secrets: Path) -> None:
+def _refuse_open(secrets: Path, *, for_user: bool) -> None:
     """Raise for a file of secrets that others may read or write."""
     wrong = fault(secrets)
     if wrong:
-        raise HostError(wrong, hint=f"chown root {secrets} && chmod 0600 {secrets}: it is there for secrets")
+        file = shlex.quote(str(secrets))
+        owned = f"chmod 0600 {file}" if for_user else f"chown root {file} && chmod 0600 {file}"
+        if for_user and secrets.stat().st_uid != os.getuid():
+            owned = "put a file of your own in its place, mode 0600"
+        raise HostError(wrong, hint=f"{owned}: it is there for secrets")
 
 
 def _reads(command: Sequence[str], options: Options) -> tuple[str, ...]:

@@ -14,7 +14,7 @@ PURE = (
     "configuration", "container", "crashes", "crossing", "defaults", "diagnosis", "dialect", "ending",
     "engine_changes", "entry", "estimate", "events", "executor", "facts", "failure", "figures", "foresight",
     "frames", "graphs", "heard", "history", "http_head", "inventory", "keywords", "ladder", "lessons",
-    "lineup", "lineup_text", "liveness", "logline", "longest", "machine", "metrics", "models_file",
+    "lineup", "lineup_text", "liveness", "logline", "longest", "looks", "machine", "metrics", "models_file",
     "more_memory", "moves", "narration", "outcome_form", "page", "page_style", "parameters", "past", "phases", "pins",
     "plan_form", "planner", "precision", "progress", "quantization", "recall", "record", "recurrent", "redaction",
     "releases", "replan", "routes", "rungs", "settings", "shape", "share", "shell_line", "shortfall", "side_by_side",

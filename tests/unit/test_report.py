@@ -182,7 +182,21 @@ def test_of_many_attempts_the_newest_and_the_failed_one_are_taken(run: Path) -> 
         ("Authorization: Basic aHVudGVyMjI=", "Authorization: Basic ***"),
         ("'authorization': 'Bearer hunter22x'", "'authorization': 'Bearer ***'"),
         ("https://me:hunter22@host/x", "https://me:***@host/x"),
-        ("hf_abcdefghijk and sk-abcdefghijk", "*** and ***"),
+        ("hf_abcdefghij1 and sk-abcdefghijk", "*** and ***"),
+        ("X-Api-Key: 9f8e7d6c5b4a", "X-Api-Key: ***"),
+        ("'x-api-key': '9f8e7d6c5b4a', 'x': 1", "'x-api-key': '***', 'x': 1"),
+        ("AccountName=me;AccountKey=abcDEF0123456789+/abc==;End", "AccountName=me;AccountKey=***;End"),
+        ("signing_key: 0123456789abcdef0123456789abcdef", "signing_key: ***"),
+        ("key=01234567-89ab-cdef-0123-456789abcdef", "key=***"),
+        ("X-Amz-Signature=0a1b2c3d4e5f60718293a4b5c6d7e8f9", "X-Amz-Signature=***"),
+        ("https://h/x?a=1&X-Amz-Signature=short&b=2", "https://h/x?a=1&X-Amz-Signature=***&b=2"),
+        ("https://h/x?sv=2024&sig=a%2Bb%3D", "https://h/x?sv=2024&sig=***"),
+        ("sessionid=abc123, session_id: 'x y'", "sessionid=***, session_id: '***'"),
+        ("Set-Cookie: a=b; Path=/; HttpOnly", "Set-Cookie: ***"),
+        ("{'cookie': 'a=b; c=d', 'x': 1}", "{'cookie': '***', 'x': 1}"),
+        ("curl -fsS -u admin:pw http://h/x", "curl -fsS -u admin:*** http://h/x"),
+        ("curl --user 'admin:p w' x", "curl --user 'admin:***' x"),
+        ("said eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.c2lnbmF0dXJl", "said ***"),
         ("api_key='***'", "api_key='***'"),
         ("api_key=None, max_tokens=8192, token: 1,024", "api_key=None, max_tokens=8192, token: 1,024"),
         ("tokenizer='org/m', tokenizer_mode=auto", "tokenizer='org/m', tokenizer_mode=auto"),
@@ -190,6 +204,13 @@ def test_of_many_attempts_the_newest_and_the_failed_one_are_taken(run: Path) -> 
         ("GPU KV cache size: 105,376 tokens", "GPU KV cache size: 105,376 tokens"),
         ("Maximum concurrency for 8,192 tokens per request: 12.86x", None),
         ("To serve at least one request even a single token", None),
+        ("key_value=12345678901234567890 num_kv_heads=8 num_key_value_heads=2", None),
+        ("cache_key=f4a8be0123456789abcdef0123456789", None),
+        ("KeyError: 'model.layers.0.self_attn.qkv_proj.weight'", None),
+        ("unexpected key: model_layers_10_self_attn", None),
+        ("public_key=0123456789abcdef0123456789abcdef", None),
+        ("signature: (self, x: int = 3) -> Tensor", None),
+        ("hf_overrides={}, hf_config_path=None, hf_token=None, hf_transformers", None),
     ],
 )
 def test_what_stands_behind_a_secrets_name_is_hidden_whatever_it_is(text: str, shown: str | None) -> None:
@@ -220,8 +241,22 @@ def test_the_secrets_of_this_environment_are_hidden_in_every_piece(run: Path) ->
 
 def test_the_users_own_folder_is_not_named(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/home/somebody")
-    log_of(run, 1).write_text("in /home/somebody/models and /home/somebodyelse\n")
-    assert gathered(run) == {"attempt-1.log": "in ~/models and /home/somebodyelse\n"}
+    log_of(run, 1).write_text(
+        "in /home/somebody/models and /home/somebodyelse\n"
+        "HOME=/home/somebody, VLLM_HOME_X='/home/somebody' /home/somebody.\n"
+        "/home/somebody-2 /home/somebody.old /home/somebody:/x\n"
+    )
+    assert gathered(run) == {
+        "attempt-1.log": "in ~/models and /home/somebodyelse\n"
+        "HOME=~, VLLM_HOME_X='~' ~.\n"
+        "/home/somebody-2 /home/somebody.old ~:/x\n"
+    }
+
+
+def test_a_private_key_in_a_log_of_an_older_release_is_hidden(run: Path) -> None:
+    body = "MIIEvQIBADANBgkqhkiG9w0BAQEFAASCBKcwggSj\nAgEAAoIBAQC7+/a=\n"
+    log_of(run, 1).write_text(f"a\n-----BEGIN RSA PRIVATE KEY-----\n{body}-----END RSA PRIVATE KEY-----\nb\n")
+    assert gathered(run) == {"attempt-1.log": "a\n-----BEGIN RSA PRIVATE KEY-----***-----END RSA PRIVATE KEY-----\nb\n"}
 
 
 # --- the archive

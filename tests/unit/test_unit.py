@@ -221,6 +221,9 @@ def test_a_unit_is_named_after_its_model(model: str, name: str) -> None:
         ["--hf-token", "hf_VerySecretToken0123456789"],
         ["--engine", "env HF_TOKEN=verysecret1 vllm serve"],
         ["--hf-overrides", '{"token": "very-secret-1"}'],
+        ["--otlp-traces-endpoint", "https://collector/v1?token=horse"],
+        ["--otlp-traces-endpoint=https://collector/v1?a=b&sig=horse"],
+        ["--otlp-traces-endpoint", "https://me:horse@collector/v1"],
     ],
 )
 def test_a_secret_is_never_written_and_told_where_it_belongs(typed: list[str]) -> None:
@@ -228,6 +231,11 @@ def test_a_secret_is_never_written_and_told_where_it_belongs(typed: list[str]) -
         run("glm-4-9b", *typed)
     assert "/etc/autolaunch/autolaunch-glm-4-9b.env (mode 0600)" in error.value.hint
     assert all(value not in error.value.what + error.value.hint for value in typed[1:])
+
+
+def test_the_option_of_a_url_that_holds_a_secret_is_named() -> None:
+    with pytest.raises(WishError, match="the value of --otlp-traces-endpoint is a secret"):
+        run("glm-4-9b", "--otlp-traces-endpoint", "https://collector/v1?token=horse")
 
 
 def test_a_secret_in_a_variable_is_never_written() -> None:
@@ -272,10 +280,37 @@ def test_a_file_of_secrets_that_others_can_read_is_refused(
     secrets.write_text("VLLM_API_KEY=x\n")
     secrets.chmod(mode)
     if refused:
-        with pytest.raises(HostError, match=f"has mode {mode:04o}"):
+        with pytest.raises(HostError, match=f"has mode {mode:04o}") as error:
             run("glm-4-9b", "--user")
+        assert error.value.hint == f"chmod 0600 {secrets}: it is there for secrets"
     else:
         assert f"EnvironmentFile=-{secrets}" in run("glm-4-9b", "--user")
+
+
+def test_what_a_user_can_do_about_a_file_of_secrets_of_somebody_else_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was `chown root`: systemd reads a user's file as that user."""
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    secrets = tmp_path / "autolaunch" / "autolaunch-glm-4-9b.env"
+    secrets.parent.mkdir()
+    secrets.write_text("VLLM_API_KEY=x\n")
+    secrets.chmod(0o644)
+    monkeypatch.setattr(os, "getuid", lambda: secrets.stat().st_uid + 1)
+    with pytest.raises(HostError, match="and belongs to uid") as error:
+        run("glm-4-9b", "--user")
+    assert error.value.hint == "put a file of your own in its place, mode 0600: it is there for secrets"
+
+
+def test_the_file_of_a_systems_service_is_to_be_roots(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    open_file = tmp_path / "x y.env"
+    open_file.write_text("VLLM_API_KEY=x\n")
+    open_file.chmod(0o644)
+    monkeypatch.setattr(unit_install, "_secrets_file", lambda name, for_user: open_file)
+    with pytest.raises(HostError) as error:
+        run("glm-4-9b")
+    quoted = f"'{open_file}'"
+    assert error.value.hint == f"chown root {quoted} && chmod 0600 {quoted}: it is there for secrets"
 
 
 def test_it_is_installed_whole_readable_and_only_over_its_own(tmp_path: Path) -> None:
