@@ -15,7 +15,7 @@ from typing import Any
 
 from autolaunch.arguments import Given
 from autolaunch.case import Limits
-from autolaunch.redaction import is_secret_option, plain_secrets_in, redact, secrets_in
+from autolaunch.redaction import is_secret_option, redact, secrets_in
 from autolaunch.settings import Settings
 from autolaunch.strategy import Strategy
 
@@ -57,7 +57,8 @@ def _option(option: Given) -> list[str]:
     """Return an option's full name and its values without their secrets; [] where it does not count."""
     if option.name in BESIDE_THE_POINT or is_secret_option(option.name):
         return []
-    hidden = (*secrets_in([option], {}), *plain_secrets_in([option], {}))
+    secrets = secrets_in([option], {})
+    hidden = (*secrets.anywhere, *secrets.named)
     typed = option.tokens[0].split("=", 1)[0] if option.tokens else ""
     part = typed.lstrip("-").partition(".")[2]
     return [f"{option.name}.{part}" if part else option.name, *(redact(value, hidden) for value in option.values)]

@@ -55,7 +55,8 @@ class Attendant:
         """Poll until the engine is healthy and has answered a real request, or is gone."""
         from autolaunch import probe  # noqa: PLC0415 - HTTP is needed once the engine starts
 
-        engine, scanner, address = self._engine, self._scanner, self._job.wish.address
+        job, engine, scanner = self._job, self._engine, self._scanner
+        address = job.wish.address
         healthy = self._poll(lambda: probe.healthy(address), bool, every_s=HEALTH_PERIOD_S)
         if not healthy:
             return
@@ -65,9 +66,9 @@ class Attendant:
             failure = Failure(Kind.PORT_IN_USE, line=line, phase=scanner.phase)
             self._post(events.CauseSeen(engine.attempt, failure, scanner.effective, time.monotonic()))
             return
-        if self._job.prove:
+        if job.prove:
             answer = self._poll(
-                lambda: probe.prove(address, api_key=self._job.wish.api_key, timeout=PROOF_TIMEOUT_S),
+                lambda: probe.prove(address, api_key=job.wish.api_key, timeout=PROOF_TIMEOUT_S),
                 lambda answer: answer.final,
                 every_s=1.0,
                 tries=PROOF_TRIES,
@@ -76,7 +77,8 @@ class Attendant:
                 self._post(events.LaunchFailed(engine.attempt, f"{answer.short}; hint: {LIMITS}"))
                 return
             if answer.verdict is not probe.Verdict.PASSED:
-                reason = f"/health is 200 and the first request fails: {answer.seen} (--no-prove leaves it out)"
+                seen = job.secrets.hide(answer.seen)  # a server may echo the header that it was asked with
+                reason = f"/health is 200 and the first request fails: {seen} (--no-prove leaves it out)"
                 self._post(events.ProbeFailed(engine.attempt, reason, scanner.effective))
                 return
         self._post(events.ProbePassed(engine.attempt, scanner.effective))
@@ -88,7 +90,7 @@ class Attendant:
         job, engine = self._job, self._engine
 
         def hung(reason: str) -> None:
-            self._post(events.EngineHung(engine.attempt, reason, self._scanner.effective))
+            self._post(events.EngineHung(engine.attempt, job.secrets.hide(reason), self._scanner.effective))
 
         Guard(job.wish.address, job.wish.api_key, job.rules).watch(engine.gone, hung, job.warn)
 

@@ -181,7 +181,7 @@ def doctor(engine: str | None, state_dir: Path | None) -> None:
     found = missing = None
     try:
         found = find_engine(engine, version=None, environment=os.environ)
-        command = redact_argv(found.command, secrets_in((), os.environ, found.command))
+        command = redact_argv(found.command, secrets_in((), os.environ, found.command).anywhere)
         give(f"engine   {' '.join(command)} (vLLM {found.engine.version or 'of unknown version'})")
     except HostError as error:
         missing = error

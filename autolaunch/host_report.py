@@ -18,7 +18,7 @@ from autolaunch.errors import HostError
 from autolaunch.facts import Device
 from autolaunch.installation import find_engine
 from autolaunch.looks import STARS
-from autolaunch.redaction import plain_secrets_in, redact_argv, scrub, secrets_in
+from autolaunch.redaction import redact_argv, scrub, secrets_in
 
 PACKAGES = ("vllm", "torch", "transformers", "nvidia-ml-py", "psutil", "click", "structlog", "tenacity", "rich")
 PREFIXES = ("AUTOLAUNCH_", "VLLM_", "CUDA_", "NVIDIA_", "NCCL_", "PYTORCH_", "TORCH_", "HF_", "TRANSFORMERS_")
@@ -46,7 +46,7 @@ def _engine(environment: Mapping[str, str]) -> Iterator[str]:
     except HostError as error:
         yield f"engine      {error.what}"
         return
-    command = redact_argv(found.command, secrets_in((), environment, found.command))
+    command = redact_argv(found.command, secrets_in((), environment, found.command).anywhere)
     yield f"engine      {' '.join(command)} (vLLM {found.engine.version or 'of unknown version'})"
 
 
@@ -72,10 +72,10 @@ def _packages() -> Iterator[str]:
 
 def _variables(environment: Mapping[str, str]) -> Iterator[str]:
     """Give what the engine and autolaunch are told by variables; the values of secret ones hidden."""
-    hidden = secrets_in((), environment)
+    hidden = secrets_in((), environment).anywhere
     told = sorted(name for name in environment if name.startswith(PREFIXES))
     for name in told[:MOST_VARIABLES]:
         value = environment[name]
-        secret = value in (*secrets_in((), {name: value}), *plain_secrets_in((), {name: value}))
-        shown = STARS if secret else scrub(value, hidden)
+        own = secrets_in((), {name: value})
+        shown = STARS if value in (*own.anywhere, *own.named) else scrub(value, hidden)
         yield f"variable    {name}={shown[:LONGEST_VALUE]!r}"

@@ -14,6 +14,7 @@ from autolaunch.liveness import Rules
 from autolaunch.lock import CardLocks, Held
 from autolaunch.past import Outcome
 from autolaunch.placement import Placement
+from autolaunch.redaction import Secrets
 from autolaunch.watching import Watch
 from autolaunch.wish import Wish
 
@@ -34,6 +35,7 @@ class Job:
     remember: Callable[[Outcome], None]
     locks: CardLocks
     watch: Watch
+    secrets: Secrets
     held: Held | None = None
     digest: str = ""
     prove: bool = True

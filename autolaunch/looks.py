@@ -23,7 +23,7 @@ class Look:
         self.text = re.compile(source, flags | re.ASCII)
         self.data = re.compile(source.encode("ascii"), flags)
         self._needles = needles
-        self._spelt = tuple(needle.encode("ascii") for needle in needles)
+        self.spelt = tuple(needle.encode("ascii") for needle in needles)
 
     def may_be_in(self, text: str) -> bool:
         """Whether it is worth to look closer."""
@@ -31,7 +31,7 @@ class Look:
 
     def may_be_in_bytes(self, data: bytes) -> bool:
         """Whether it is worth to look closer."""
-        return any(needle in data for needle in self._spelt)
+        return any(needle in data for needle in self.spelt)
 
 
 _TOKEN = Look(
@@ -46,7 +46,7 @@ _TOKEN = Look(
 )
 _BEARER = Look(("earer ",), r"\b[Bb]earer (?P<secret>(?=\S*\d)[A-Za-z0-9._~+/=-]{8,})")
 _JWT = Look(("eyJ",), r"\b(?P<secret>eyJ[A-Za-z0-9_-]{6,1000}\.[A-Za-z0-9_-]{4,}\.[A-Za-z0-9_-]*)")
-_USERINFO = Look(("@",), r"""://[^/\s:@'"]*:(?P<secret>[^/\s@'"]+)@""")
+_USERINFO = Look(("@",), r"""://[^/\s:@'"]*:(?P<secret>[^/\s'"]+)@""")
 _QUERY = Look(
     ("?", "&"),
     r"(?:[?&]|&amp;)(?:[\w.-]*(?:token|secret|passw(?:or)?d|api[-_]?key|access[-_]?key|signature)|key|sig|auth)"
@@ -75,6 +75,8 @@ _KEY = Look(
 _OPEN_KEY = re.compile(rf"{_BEGIN}(?:{_KEY_LINE})*{_NEWLINE}?\Z".encode("ascii"))
 
 _LOOKS = (_TOKEN, _BEARER, _JWT, _USERINFO, _QUERY, _AUTHORIZATION, _KEY)
+_ANY_NEEDLE = re.compile(b"|".join(re.escape(needle) for look in _LOOKS for needle in look.spelt))
+"""Of a short line asked sooner than each of them."""
 
 
 def secrets_by_look(text: str) -> set[str]:
@@ -91,8 +93,11 @@ def hide_looks(text: str) -> str:
 
 
 def is_suspicious(line: bytes) -> bool:
-    """Whether a line may hold what looks like a secret: a cheap question, whatever digits stand in the line."""
-    return any(look.may_be_in_bytes(line) for look in _LOOKS)
+    """Whether a line holds what looks like a secret, or begins a key; the same for every line of its shape."""
+    if _ANY_NEEDLE.search(line) is None:
+        return False
+    suspects = (look for look in _LOOKS if look.may_be_in_bytes(line))
+    return any(look is _KEY or look.data.search(line) is not None for look in suspects)
 
 
 def hide_looks_in_bytes(data: bytes, *, whole: bool = True) -> bytes:

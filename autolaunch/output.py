@@ -1,23 +1,23 @@
 """The engine's output: kept in a file, scanned line by line, bounded in memory whatever is printed.
 
-I/O. Owns chunking and redaction; how much is kept is `logfile`'s, what a line means is `diagnose`'s.
+I/O. Owns chunking; what is hidden is `veil`'s, how much is kept is `logfile`'s, what a line means is `diagnose`'s.
 """
 
 from __future__ import annotations
 
 import codecs
-import json
 import os
 import select
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from io import FileIO
 from typing import Protocol
 
 from autolaunch.diagnosis import Scanner, interesting
 from autolaunch.failure import Failure
 from autolaunch.logfile import LogFile
-from autolaunch.redaction import behind_its_name
+from autolaunch.redaction import Secrets
+from autolaunch.veil import LONG_LINE_BYTES, Shapes, Sieve, Veil
 
 PATIENCE_S = 1.0
 """How long a full pipe or a stopped terminal is waited for before what it should show is dropped."""
@@ -27,14 +27,7 @@ REST_S = 0.01
 """After a read that did not fill a chunk the next one waits so long: an engine that logs thousands of lines a second
 would else wake this reader with each of them, and pay for it. The pipe holds 1 MiB meanwhile."""
 
-LONG_LINE_BYTES = 1 << 16
 KEPT_END_BYTES = 1 << 13
-"""Longer than any secret, so that none is ever cut in two by the writing of half a line."""
-
-DULL_SHAPES = 1024
-"""How many shapes of lines (each digit a 0) are remembered to be of no interest: a flood repeats a few."""
-
-_SHAPE = bytes.maketrans(b"123456789", b"000000000")
 
 
 class Lines:
@@ -69,8 +62,8 @@ class Lines:
 class Output:
     """One attempt's output on its way to the log file, the scanner and perhaps the terminal.
 
-    `hidden` is replaced wherever it stands, `plain` behind the name of a secret. Fed by one thread.
-    A full disk ends the file, not the engine, and is told once to `warn`.
+    No secret gets past its veil. Fed by one thread. A full disk ends the file, not the engine, and is told once to
+    `warn`.
     """
 
     def __init__(
@@ -78,8 +71,7 @@ class Output:
         file: LogFile | None,
         scanner: Scanner,
         *,
-        hidden: Sequence[str],
-        plain: Sequence[str] = (),
+        secrets: Secrets,
         echo: FileIO | None,
         warn: Callable[[str], None],
     ) -> None:
@@ -87,44 +79,24 @@ class Output:
         self._file = file
         self._echo = echo
         self._warn = warn
-        self._hidden = _spellings(hidden)
-        self._plain = [(secret.encode("utf-8", "surrogateescape"), behind_its_name(secret)) for secret in plain]
-        self._carry = b""
+        self._shapes = Shapes()
+        self._veil = Veil(secrets, self._shapes)
         self._lines = Lines()
-        self._dull: set[bytes] = set()
+        self._sieve = Sieve(interesting)
         self._judging = True
         self._patience_s = PATIENCE_S
 
     def feed(self, data: bytes) -> None:
         """Take the next bytes, of any content and cut anywhere."""
-        data = self._carry + data
-        end = max(data.rfind(b"\n"), data.rfind(b"\r")) + 1
-        block, carry = data[:end], data[end:]
-        if block:
-            self._pass_on(self._hide(block))
-        if len(carry) > LONG_LINE_BYTES:
-            carry = self._hide(carry)
-            self._pass_on(carry[:-KEPT_END_BYTES])
-            carry = carry[-KEPT_END_BYTES:]
-        self._carry = carry
+        self._pass_on(self._veil.feed(data))
 
     def finish(self) -> None:
         """Take what was left without a line's end, and close the file."""
-        self._pass_on(self._hide(self._carry))
-        self._carry = b""
+        self._pass_on(self._veil.finish())
         self._judge(self._lines.finish())
         if self._file is not None:
             self._file.close()
             self._file = None
-
-    def _hide(self, block: bytes) -> bytes:
-        for secret in self._hidden:
-            if secret in block:
-                block = block.replace(secret, b"***")
-        for secret, named in self._plain:
-            if secret in block:
-                block = named.sub(rb"\1***", block)
-        return block
 
     def _pass_on(self, block: bytes) -> None:
         if not block:
@@ -155,8 +127,8 @@ class Output:
 
     def _scan(self, lines: bytes) -> None:
         """Feed the scanner the lines that may matter to it and skip the rest, told apart by their shapes."""
-        shapes = lines.translate(_SHAPE).split(b"\n")
-        wanted = {shape for shape in set(shapes) - self._dull if self._matters(shape)}
+        shapes, distinct = self._shapes.of(lines)
+        wanted = self._sieve.keep(distinct)  # no trigger of the scanner holds a digit
         if not wanted:
             self.scanner.skip(len(shapes))
             return
@@ -165,22 +137,6 @@ class Output:
                 self.scanner.feed(line.decode("utf-8", "replace"))
             else:
                 self.scanner.skip(1)
-
-    def _matters(self, shape: bytes) -> bool:
-        """Whether the scanner may care about the lines of a new shape: no trigger of its holds a digit."""
-        if interesting(shape):
-            return True
-        if len(self._dull) >= DULL_SHAPES:
-            self._dull.clear()
-        if len(shape) <= KEPT_END_BYTES:
-            self._dull.add(shape)
-        return False
-
-
-def _spellings(hidden: Sequence[str]) -> list[bytes]:
-    """Return secrets as bytes, longest first, also as Python's repr and JSON spell them."""
-    spelt = {form for secret in hidden for form in (secret, repr(secret)[1:-1], json.dumps(secret)[1:-1])}
-    return sorted((form.encode("utf-8", "surrogateescape") for form in spelt), key=lambda form: -len(form))
 
 
 def offer(file: FileIO, data: bytes, patience_s: float) -> bool:

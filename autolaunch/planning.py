@@ -170,7 +170,7 @@ def command(ready: Prepared) -> tuple[str, ...]:
     asked, settings = ready.asked, ready.plan.settings
     wish = asked.wish
     options = (*wish.entry_args, *wish.engine_args, *render(settings, pins=wish.pins))
-    secrets = secrets_in(wish.options, os.environ, ready.installation.command)
+    secrets = secrets_in(wish.options, os.environ, ready.installation.command).anywhere
     environment = {**os.environ, **ready.placement.environment}  # that of an imagined card has only what is added
     argv = ready.installation.argv(settings.model or wish.model_path, options, environment)
     return redact_argv(argv, secrets)

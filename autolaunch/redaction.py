@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 from autolaunch.arguments import Given, given, walk
 from autolaunch.looks import STARS, hide_looks, secrets_by_look
@@ -37,14 +38,14 @@ _BEHIND_AN_OPTION = re.compile(
     rf"""((?<![\w-])--[a-z0-9_-]{{0,80}}{_NAMED}(?:=|['"]?,?\s{{1,8}}['"]?))(?![-*]){_VALUE}""",
     re.IGNORECASE | re.MULTILINE,
 )
-_HARMLESS_KEY = r"(?:cache|hash|graph|compile|aot|fx|block|sort|group|public|primary|foreign|partition)"
 _RANDOM = (
     r"(?=[A-Za-z+/-]*\d)(?=[\d+/-]*[A-Za-z])(?:[A-Za-z0-9+][A-Za-z0-9+/]{15,}={0,2}|[0-9a-f]{8}(?:-[0-9a-f]{4,12}){4})"
 )
-_BEHIND_A_WEAK_NAME = re.compile(
-    rf"(\b(?!\w*{_HARMLESS_KEY}[-_]?key)\w*(?:key|signature|sig)\b{_BEHIND}){_RANDOM}(?![\w.-])", re.IGNORECASE
+_BEHIND_A_WEAK_NAME = re.compile(rf"((?:key|signature|sig)\b{_BEHIND}){_RANDOM}(?![\w.-])", re.IGNORECASE)
+"""Of names that are rarely a secret's only what looks like chance is hidden: key_value= and such stay."""
+_HARMLESS_KEY = re.compile(
+    r"(?:cache|hash|graph|compile|aot|fx|block|sort|group|public|primary|foreign|partition)[-_]?\Z", re.IGNORECASE
 )
-"""Of names that are rarely a secret's only what looks like chance is hidden: key_value=, a cache_key= stay."""
 _COOKIE = re.compile(rf"(\bcookie{_BEHIND})(?!\*\*\*)[^'\"\n]+", re.IGNORECASE)
 _CURL_USER = re.compile(
     r"""(\bcurl\b[^\n]{0,200}?\s(?:-u|--user|--proxy-user)[\s=]?(?P<quote>['"])?[^\s:'"]{0,80}:)"""
@@ -55,23 +56,30 @@ _PLAIN = re.compile(r"[A-Za-z]{1,11}|[A-Za-z]{1,8}[-_ ][A-Za-z]{1,8}|[\d.,]+")
 _SHORTEST = 8
 
 
-def secrets_in(
-    options: Iterable[Given], environment: Mapping[str, str], command: Sequence[str] = ()
-) -> tuple[str, ...]:
-    """Return every secret that is to be hidden wherever it stands, longest first.
+@dataclass(frozen=True, slots=True)
+class Secrets:
+    """What is secret about a run, longest first: hidden `anywhere`, or only where it is `named` as a secret."""
 
-    Values of options and variables that are named like secrets, words shaped like known tokens, passwords in
-    URLs, secrets inside JSON values and in assignments such as HF_TOKEN=... within an engine's `command`.
+    anywhere: tuple[str, ...] = ()
+    named: tuple[str, ...] = ()
+
+    def hide(self, text: str) -> str:
+        """Return a text that the engine said without any secret."""
+        text = redact(text, self.anywhere)
+        for secret in self.named:
+            text = behind_its_name(secret).sub(rf"\1{STARS}", text)
+        return text
+
+
+def secrets_in(options: Iterable[Given], environment: Mapping[str, str], command: Sequence[str] = ()) -> Secrets:
+    """Return every secret of a run, of its engine options, its environment and the `command` that starts the engine.
+
+    Values of options and variables that are named like secrets, what looks like one wherever it stands, secrets inside
+    JSON values and in assignments such as HF_TOKEN=... within the command. What nobody would guess is hidden anywhere.
     """
-    return _longest_first(filter(_unguessable, _secrets(options, environment, command)))
-
-
-def plain_secrets_in(
-    options: Iterable[Given], environment: Mapping[str, str], command: Sequence[str] = ()
-) -> tuple[str, ...]:
-    """Return the secrets that are short or plain words, longest first: to be hidden behind their names only."""
-    found = _secrets(options, environment, command)
-    return _longest_first(value for value in found if value and not _unguessable(value))
+    found = _secrets(options, environment, command) - {""}
+    guessed = {value for value in found if not _unguessable(value)}
+    return Secrets(_longest_first(found - guessed), _longest_first(guessed))
 
 
 def _longest_first(values: Iterable[str]) -> tuple[str, ...]:
@@ -93,7 +101,7 @@ def _secrets(options: Iterable[Given], environment: Mapping[str, str], command: 
         found.update(_inside(value))
     for word in command:
         found.update(_inside(word))
-    return found
+    return found | {line for value in found for line in value.splitlines() if _unguessable(line)}
 
 
 def is_secret_option(name: str) -> bool:
@@ -138,8 +146,8 @@ def scrub(text: str, hidden: Sequence[str]) -> str:
     For reports, whose readers know none of the secrets of the host that they come from: an end-of-text token that
     is hidden too is the lesser harm. Numbers of tokens and truth values stay.
     """
-    text = redact(text, hidden)
-    for named in (_BEHIND_A_WEAK_NAME, _COOKIE, _CURL_USER):
+    text = _BEHIND_A_WEAK_NAME.sub(_unless_harmless, redact(text, hidden))
+    for named in (_COOKIE, _CURL_USER):
         text = named.sub(rf"\1{STARS}", text)
     return _BEHIND_AN_OPTION.sub(_unless_no_secret, _BEHIND_A_NAME.sub(_unless_no_secret, text))
 
@@ -150,13 +158,18 @@ def _unless_no_secret(found: re.Match[str]) -> str:
     return found.group() if counts and _NUMBER.fullmatch(value) else name + STARS
 
 
-def behind_its_name(secret: str) -> re.Pattern[bytes]:
+def _unless_harmless(found: re.Match[str]) -> str:
+    before = found.string[max(0, found.start() - 12) : found.start()]
+    return found.group() if _HARMLESS_KEY.search(before) else found.group(1) + STARS
+
+
+def behind_its_name(secret: str) -> re.Pattern[str]:
     """Return what finds a plain secret in a log where a secret's name stands before it; group 1 is to be kept.
 
-    As vLLM shows its arguments: 'api_key': ['EMPTY'], hf_token='tok1', VLLM_API_KEY=EMPTY.
+    As vLLM shows its arguments: 'api_key': ['EMPTY'], hf_token='tok1', VLLM_API_KEY=EMPTY; as a server echoes a header.
     """
-    name = rf"""(\b\w*{_NAMED}['"]?\s*[:=]\s*(?:\[[^\]\n]{{0,1000}}?)?['"]?)"""
-    return re.compile((rf"{name}{re.escape(secret)}(?![\w-])").encode("utf-8", "surrogateescape"), re.IGNORECASE)
+    name = rf"""(\bbearer\s|\b\w*{_NAMED}['"]?\s*[:=]\s*(?:\[[^\]\n]{{0,1000}}?)?['"]?)"""
+    return re.compile(rf"{name}{re.escape(secret)}(?![\w-])", re.IGNORECASE)
 
 
 def redact_argv(argv: Sequence[str], hidden: Sequence[str]) -> tuple[str, ...]:

@@ -46,7 +46,7 @@ class Piece:
 
 def gather(state: Path, run: Path | None, environment: Mapping[str, str]) -> tuple[Piece, ...]:
     """Return the pieces of a report on a run, or on the host alone; nothing in them is secret."""
-    hidden = secrets_in((), environment)
+    hidden = secrets_in((), environment).anywhere
     found = [Piece("host.txt", host_report.describe(environment), "versions, platform, cards, variables")]
     found += [] if run is None else _of_run(state, run)
     return tuple(Piece(one.name, _shown(one.text, hidden), one.what) for one in found)

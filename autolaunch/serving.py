@@ -298,6 +298,7 @@ def _job(ready: Prepared, options: Options, voices: Voices, *, locks: CardLocks)
         held=ready.held,
         prove=not options.no_prove,
         rules=Rules.within(options.hang_timeout),
+        secrets=voices.secrets,
     )
 
 

@@ -26,7 +26,7 @@ from autolaunch.logfile import LogFile
 from autolaunch.output import Output
 from autolaunch.past import Outcome
 from autolaunch.port import refuse_taken_port
-from autolaunch.redaction import plain_secrets_in, redact_argv, secrets_in
+from autolaunch.redaction import redact_argv
 from autolaunch.release import await_release
 from autolaunch.settings import Settings, render
 from autolaunch.shell_line import shell_line
@@ -57,9 +57,6 @@ class Supervisor:
         self._held = job.held
         self._waited = job.held is None
         self.proven: Settings | None = None
-        told = (job.wish.options, job.environment, job.installation.command)
-        self._secrets = secrets_in(*told)
-        self._plain_secrets = plain_secrets_in(*told)
 
     def run(self) -> ExitCode:
         """Run until the end; return the exit code. `take_signals` comes first."""
@@ -247,7 +244,7 @@ class Supervisor:
 
     def shown_argv(self, settings: Settings) -> tuple[str, ...]:
         """Return the command line of an attempt with every secret replaced."""
-        return redact_argv(self.argv(settings), self._secrets)
+        return redact_argv(self.argv(settings), self.job.secrets.anywhere)
 
     def shell_line(self, settings: Settings) -> str:
         """Return the plain command that starts the engine as it runs, with the variables that were set for it."""
@@ -257,7 +254,7 @@ class Supervisor:
     def _output(self, attempt: int) -> Output:
         job, log = self.job, self._log(attempt)
         scanner = Scanner(installed=job.installation.engine.version)
-        return Output(log, scanner, hidden=self._secrets, plain=self._plain_secrets, echo=job.echo, warn=job.warn)
+        return Output(log, scanner, secrets=job.secrets, echo=job.echo, warn=job.warn)
 
     def _log(self, attempt: int) -> LogFile | None:
         try:

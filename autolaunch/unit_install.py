@@ -132,7 +132,7 @@ def _refuse_bytes(command: Sequence[str]) -> None:
 
 def _refuse_secrets(words: Sequence[str], secrets: Path) -> None:
     """Raise for a secret on the command line: a unit can be read by every user of the machine."""
-    shown = redact_argv(words, secrets_in(given(words), {}, words))
+    shown = redact_argv(words, secrets_in(given(words), {}, words).anywhere)
     for word, redacted in zip(words, shown, strict=True):
         if word != redacted:
             before = next((one for one in reversed(words[: words.index(word)]) if one.startswith("--")), "")

@@ -21,6 +21,7 @@ from autolaunch.options import Asked, Options
 from autolaunch.parent import parent
 from autolaunch.past import Key
 from autolaunch.recorder import RecordFile
+from autolaunch.redaction import Secrets, secrets_in
 from autolaunch.state import new_run, run_folder
 from autolaunch.status import Status
 from autolaunch.talk import Talk, say
@@ -30,10 +31,11 @@ from autolaunch.watching import Watch
 
 @dataclass(frozen=True, slots=True)
 class Voices:
-    """Those who tell of a run."""
+    """Those who tell of a run, and what none of them may say."""
 
     talk: Talk
     watch: Watch
+    secrets: Secrets
 
     def waits(self, text: str) -> None:
         """Say on stderr and wherever the status is read what is waited for before the first start."""
@@ -80,10 +82,11 @@ def begin(talk: Talk, asked: Asked, installation: Installation, options: Options
         url=wish.address.url,
         log=str(run_folder(options.state_dir, talk.run)),
     )
-    watch = Watch(first, watchers(options, os.environ, talk.warn), talk.warn)
+    secrets = secrets_in(wish.options, os.environ, installation.command)
+    watch = Watch(first, watchers(options, os.environ, secrets, talk.warn), talk.warn)
     talk.watch, talk.status = watch.told, lambda: watch.status
     talk.scene = Scene(first.log, attempts, wish.pins, wish.model)
-    return Voices(talk, watch)
+    return Voices(talk, watch, secrets)
 
 
 def keep_record(voices: Voices, chosen: Path | None, key: Key, card: str) -> Path:

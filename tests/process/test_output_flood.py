@@ -231,6 +231,49 @@ def test_secrets_of_an_engine_command_and_short_ones_stand_nowhere(stage: Stage)
     assert stage.log() == b"args: {'api_key': ['***'], 'hf_token': '***'} *** EMPTY words\n"
 
 
+@pytest.mark.parametrize("log_format", ["console", "json"])
+def test_secrets_that_the_engine_alone_knew_stand_nowhere(stage: Stage, log_format: str) -> None:
+    """A token that `hf auth login` had stored stood in the journal, the record, the log and what is remembered."""
+    script = stage.folder / "fail.py"
+    script.write_text(
+        "print('-----BEGIN PRIVATE KEY-----\\nMIIEvQIBADANBgkq\\n-----END PRIVATE KEY-----', flush=True)\n"
+        "raise RuntimeError('cannot reach https://bob:S3cretPw99@mirror.corp/x with hf_FileStoredTokenXYZ123456')\n"
+    )
+    words = ("--check", "--engine-log", "inherit", "--log-format", log_format)
+    assert stage.run(*words, "--engine", f"{sys.executable} {script}").code == 4
+    told = all_that_was_told(stage)
+    assert "cannot reach https://bob:***@mirror.corp/x with ***" in stage.lines("failed")[0]["failure"]["line"]
+    assert stage.log().startswith(b"-----BEGIN PRIVATE KEY-----***-----END PRIVATE KEY-----\n")
+    assert [secret for secret in ("S3cretPw99", "FileStoredToken", "MIIEvQIB") if secret in told] == []
+
+
+def test_a_key_that_the_engine_echoes_in_its_answer_stands_nowhere(stage: Stage) -> None:
+    """The first request's answer went past all hiding: "bad header Bearer <key>" stood in the record."""
+    script = stage.folder / "echo.py"
+    script.write_text(
+        "import json, sys\n"
+        "from http.server import BaseHTTPRequestHandler, HTTPServer\n"
+        "class Echo(BaseHTTPRequestHandler):\n"
+        "    def do_GET(self):\n"
+        "        self.say(200, {'data': [{'id': 'm'}]})\n"
+        "    def do_POST(self):\n"
+        "        self.say(401, {'error': 'bad header ' + self.headers['Authorization']})\n"
+        "    def say(self, code, said):\n"
+        "        body = json.dumps(said).encode()\n"
+        "        self.send_response(code)\n"
+        "        self.send_header('Content-Length', str(len(body)))\n"
+        "        self.end_headers()\n"
+        "        self.wfile.write(body)\n"
+        "port = int(sys.argv[sys.argv.index('--port') + 1])\n"
+        "HTTPServer(('127.0.0.1', port), Echo).serve_forever()\n"
+    )
+    words = ("--check", "--max-attempts", "1", "--host", "127.0.0.1", "--engine", f"{sys.executable} {script}")
+    assert stage.run(*words, "--api-key", "correctHorsebattery9").code in (3, 4)
+    assert 'HTTP 401: {"error": "bad header Bearer ***"}' in stage.err
+    assert "bad header Bearer ***" in stage.lines("failed")[0]["failure"]["line"]
+    assert "correctHorse" not in all_that_was_told(stage)
+
+
 def test_the_doctor_shows_no_secret(stage: Stage) -> None:
     words = [sys.executable, "-m", "autolaunch", "doctor", "--engine", "env HF_TOKEN=myown-secret-99x K_TOKEN=z true"]
     assert stage.end(stage.start(words)).code == 0

@@ -77,7 +77,7 @@ SECRETS = st.text("abcdefghijklmnopqrstuvwxyz0123456789+/=-_", min_size=12, max_
 @settings(max_examples=200, deadline=None)
 def test_no_secret_is_left_in_a_text_or_a_command_line(keys: list[str], around: str) -> None:
     options = read(["--api-key", *keys])
-    hidden = secrets_in(options, {})
+    hidden = secrets_in(options, {}).anywhere
     shown = redact(around.join(["", *keys, ""]), hidden)
     argv = redact_argv(["vllm", "serve", "m", "--api-key", *keys, "--hf-token=" + keys[0]], hidden)
     for key in keys:

@@ -13,6 +13,7 @@ from autolaunch.diagnosis import Scanner
 from autolaunch.engine import EngineProcess
 from autolaunch.errors import HostError
 from autolaunch.output import Output
+from autolaunch.redaction import Secrets
 
 
 def test_a_pipe_that_cannot_be_made_is_the_hosts_fault_and_leaves_no_folder(
@@ -26,7 +27,7 @@ def test_a_pipe_that_cannot_be_made_is_the_hosts_fault_and_leaves_no_folder(
     monkeypatch.setattr(os, "pipe", refuse)
     monkeypatch.setattr(engine, "LONGEST_BASE", 1000)
     monkeypatch.setattr(warden, "prctl", lambda *_: True)
-    output = Output(None, Scanner(), hidden=(), echo=None, warn=print)
+    output = Output(None, Scanner(), secrets=Secrets(), echo=None, warn=print)
     with pytest.raises(HostError, match="Too many open files"):
         EngineProcess(1, output, print).start(["true"], {"TMPDIR": str(tmp_path)})
     assert list(tmp_path.iterdir()) == []

@@ -54,7 +54,7 @@ def test_the_file_pins_places_and_locks_as_typed_words_do(tmp_path: Path) -> Non
     assert wish.pinned == Settings(max_model_len=4000, tensor_parallel_size=2)
     assert wish.pins == {"max_model_len", "tensor_parallel_size", "model"}
     assert (wish.address.url, wish.api_key, wish.cards) == ("http://127.0.0.1:9000", "sk-0123456789", 2)
-    assert secrets_in(wish.options, {}) == ("sk-0123456789",)
+    assert secrets_in(wish.options, {}).anywhere == ("sk-0123456789",)
     assert made.where.revision == "v2"
     assert (wish.entry_args, wish.engine_args) == (("--served-model-name", "q", *words), ())
 

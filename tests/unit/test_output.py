@@ -16,7 +16,9 @@ import pytest
 
 from autolaunch.diagnosis import Scanner, diagnose
 from autolaunch.logfile import LogFile
-from autolaunch.output import CHUNK_BYTES, KEPT_END_BYTES, LONG_LINE_BYTES, REST_S, Lines, Output, pump, read_log
+from autolaunch.output import CHUNK_BYTES, KEPT_END_BYTES, REST_S, Lines, Output, pump, read_log
+from autolaunch.redaction import Secrets
+from autolaunch.veil import LONG_LINE_BYTES
 
 LOGS = sorted((Path(__file__).parents[1] / "data").rglob("*.log"))
 
@@ -56,7 +58,7 @@ def test_what_an_engine_left_goes_with_its_output(tmp_path: Path) -> None:
     """A cycle once kept the shapes and evidence of some twenty engines until the garbage collector came by."""
     gc.disable()
     try:
-        output = Output(LogFile(tmp_path / "log"), Scanner(), hidden=(), plain=(), echo=None, warn=print)
+        output = Output(LogFile(tmp_path / "log"), Scanner(), secrets=Secrets(), echo=None, warn=print)
         output.feed(b"one line\nand a half")
         output.finish()
         kept = weakref.ref(output)
@@ -86,7 +88,7 @@ def test_an_engine_that_logs_line_by_line_is_read_in_batches(tmp_path: Path) -> 
     """Read at once, each of thousands of lines a second cost the engine a wake-up of its reader: 1.1 of its time."""
     reading, writing = os.pipe()
     file = LogFile(tmp_path / "log")
-    output = Output(file, Scanner(), hidden=(), plain=(), echo=None, warn=print)
+    output = Output(file, Scanner(), secrets=Secrets(), echo=None, warn=print)
     blocks: list[float] = []
     reader = threading.Thread(target=lambda: pump(reading, output, on_block=lambda: blocks.append(time.monotonic())))
     reader.start()

@@ -19,7 +19,7 @@ PURE = (
     "plan_form", "planner", "precision", "progress", "quantization", "recall", "record", "recurrent", "redaction",
     "releases", "replan", "routes", "rungs", "settings", "shape", "share", "shell_line", "shortfall", "side_by_side",
     "sizes", "start", "status", "status_address", "status_form", "stopping", "strategy", "tables",
-    "tensors", "term", "terms", "translation", "unit", "unmet", "verdict", "visible",
+    "tensors", "term", "terms", "translation", "unit", "unmet", "veil", "verdict", "visible",
 )  # fmt: skip
 ACTING = frozenset(
     {"os", "subprocess", "signal", "socket", "threading", "time", "random", "logging", "vllm", "torch", "asyncio"}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from autolaunch.arguments import given
-from autolaunch.redaction import behind_its_name, is_secret_option, plain_secrets_in, redact, redact_argv, secrets_in
+from autolaunch.redaction import Secrets, behind_its_name, is_secret_option, redact, redact_argv, secrets_in
 
 
 @pytest.mark.parametrize(
@@ -47,11 +47,11 @@ from autolaunch.redaction import behind_its_name, is_secret_option, plain_secret
 def test_only_what_nobody_would_guess_is_hidden_everywhere(
     line: str, environment: dict[str, str], found: set[str]
 ) -> None:
-    assert set(secrets_in(given(line.split()), environment)) == found
+    assert set(secrets_in(given(line.split()), environment).anywhere) == found
 
 
 def test_the_longest_secret_is_hidden_first_so_that_no_tail_is_left() -> None:
-    hidden = secrets_in((), {"A_TOKEN": "abcdef-12", "B_TOKEN": "abcdef-123456"})
+    hidden = secrets_in((), {"A_TOKEN": "abcdef-12", "B_TOKEN": "abcdef-123456"}).anywhere
     assert hidden == ("abcdef-123456", "abcdef-12")
     assert redact("x abcdef-123456 y abcdef-12 z", hidden) == "x *** y *** z"
 
@@ -115,8 +115,20 @@ def test_options_are_secret_by_their_whole_name(name: str, secret: bool) -> None
 
 def test_an_engine_command_holds_secrets_too() -> None:
     command = ("env", "HF_TOKEN=myownsecret99x", "MY_API_KEY=zzz", "sh", "-c", "API_KEY='inner-secret-1' vllm serve")
-    assert secrets_in((), {}, command) == ("inner-secret-1", "myownsecret99x")
-    assert plain_secrets_in((), {}, command) == ("zzz",)
+    assert secrets_in((), {}, command) == Secrets(("inner-secret-1", "myownsecret99x"), ("zzz",))
+
+
+def test_a_secret_of_several_lines_is_hidden_line_by_line() -> None:
+    found = secrets_in((), {"SIGNING_PRIVATE_KEY": "first-line-1\nsecond-line-2\nab\n"})
+    assert found == Secrets(("first-line-1\nsecond-line-2\nab\n", "second-line-2", "first-line-1"))
+
+
+def test_what_an_engine_answers_is_hidden_by_all_that_is_known() -> None:
+    secrets = Secrets(("correctHorse9battery",), ("EMPTY",))
+    said = (
+        "bad header Bearer correctHorse9battery, Bearer EMPTY, api_key: 'EMPTY', an EMPTY word, hf_FileStored99, \ud800"
+    )
+    assert secrets.hide(said) == "bad header Bearer ***, Bearer ***, api_key: '***', an EMPTY word, ***, \ud800"
 
 
 @pytest.mark.parametrize(
@@ -130,4 +142,4 @@ def test_an_engine_command_holds_secrets_too() -> None:
     ],
 )
 def test_a_plain_secret_is_hidden_behind_its_name_only(text: str, shown: str) -> None:
-    assert behind_its_name("tok1").sub(rb"\1***", text.encode()).decode() == shown
+    assert behind_its_name("tok1").sub(r"\1***", text) == shown

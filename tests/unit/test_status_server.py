@@ -19,6 +19,7 @@ from autolaunch.cli import main
 from autolaunch.errors import HostError, WishError
 from autolaunch.logfile import Bounds, LogFile
 from autolaunch.options import Options, ask
+from autolaunch.redaction import Secrets
 from autolaunch.settings import Settings
 from autolaunch.status import Status
 from autolaunch.status_address import StatusAddress, parse_status_address
@@ -271,11 +272,13 @@ def test_a_successors_socket_is_left_alone(tmp_path: Path) -> None:
 
 
 def test_nobody_listens_where_nobody_asks() -> None:
-    assert watchers(Options(), {}, pytest.fail) == ()
+    assert watchers(Options(), {}, Secrets(), pytest.fail) == ()
 
 
-def test_the_watcher_hides_the_environments_secrets() -> None:
-    (server,) = watchers(Options(status=StatusAddress(port=free_port())), {"HF_TOKEN": SECRET}, pytest.fail)
+def test_the_watcher_hides_the_secrets_of_the_run() -> None:
+    """It knew those of the environment only, not what stood behind --api-key or in --engine."""
+    options = Options(status=StatusAddress(port=free_port()))
+    (server,) = watchers(options, {}, Secrets((SECRET,)), pytest.fail)
     assert isinstance(server, StatusServer)
     with contextlib.closing(server):
         server.show(replace(SERVING, reason=SECRET))
@@ -285,7 +288,7 @@ def test_the_watcher_hides_the_environments_secrets() -> None:
 def test_whoever_may_read_from_elsewhere_is_warned_of() -> None:
     warnings: list[str] = []
     address = StatusAddress("0.0.0.0", free_port())
-    (server,) = watchers(Options(status=address), {}, warnings.append)
+    (server,) = watchers(Options(status=address), {}, Secrets(), warnings.append)
     assert isinstance(server, StatusServer)
     server.close()
     assert warnings == [f"whoever reaches {address} can read the status and the end of the engine's log"]

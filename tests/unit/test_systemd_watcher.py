@@ -10,6 +10,7 @@ import pytest
 
 from autolaunch.failure import Phase
 from autolaunch.options import Options
+from autolaunch.redaction import Secrets
 from autolaunch.status import Status
 from autolaunch.systemd_watcher import SystemdWatcher
 from autolaunch.watchers import watchers
@@ -229,9 +230,9 @@ def test_a_sign_of_life_that_was_lost_is_given_again_at_once() -> None:
 
 
 def test_systemd_watches_where_it_left_its_socket() -> None:
-    assert watchers(Options(), {}, print) == ()
-    assert watchers(Options(), {"NOTIFY_SOCKET": ""}, print) == ()
+    assert watchers(Options(), {}, Secrets(), print) == ()
+    assert watchers(Options(), {"NOTIFY_SOCKET": ""}, Secrets(), print) == ()
     environment = {"NOTIFY_SOCKET": "@nobody", "WATCHDOG_USEC": "4000000"}
-    (made,) = watchers(Options(), environment, print)
+    (made,) = watchers(Options(), environment, Secrets(), print)
     assert isinstance(made, SystemdWatcher)
     assert made.beat_s == 2.0

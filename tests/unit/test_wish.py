@@ -178,7 +178,7 @@ def test_the_catalogues_options_give_way_to_the_users() -> None:
 
 
 def test_only_what_nobody_would_guess_is_a_secret_of_the_whole_run() -> None:
-    assert secrets_in(wish("--hf-token hf_0123456789 --api-key EMPTY").options, {}) == ("hf_0123456789",)
+    assert secrets_in(wish("--hf-token hf_0123456789 --api-key EMPTY").options, {}).anywhere == ("hf_0123456789",)
 
 
 def test_vllms_own_config_file_pins_like_the_command_line_which_wins(tmp_path: Path) -> None:
