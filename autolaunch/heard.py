@@ -52,7 +52,7 @@ def after(seen: Seen, event: Mapping[str, Any]) -> Seen:
             return replace(seen, attempts=(*seen.attempts, attempt), model=_served_name(event["argv"]))
         case "failed":
             failure = event["failure"]
-            how = {"failure": failure["kind"], "line": failure["line"], "hints": tuple(event["hints"])}
+            how = {"failure": failure["kind"], "line": failure["line"], "hints": tuple(event.get("hints", ()))}
             return _ended(seen, seconds=event["seconds"], **how)
         case "ready":
             return replace(_ended(seen, seconds=event["seconds"], came_up=True), ready=event, is_up=True)

@@ -63,7 +63,7 @@ class Attempted:
 class Failed:
     """A start that failed; `reaction_seconds` from the engine's decisive line to its whole tree gone.
 
-    Its line also has what a person is told to do about it, which the Contract does not name.
+    Its line also has what a person is told to do about it, where other settings do not help.
     """
 
     n: int
@@ -75,12 +75,13 @@ class Failed:
     def fields(self) -> dict[str, Any]:
         """Return the event's own fields."""
         failure = self.failure
+        told = hints(failure)
         return {
             "n": self.n,
             "seconds": round(self.seconds, 3),
             "reaction_seconds": round(self.reaction_seconds, 3),
             "failure": {"kind": failure.kind.value, "line": failure.line, "numbers": dict(failure.numbers)},
-            "hints": list(hints(failure)),
+            **({"hints": list(told)} if told else {}),
         }
 
 

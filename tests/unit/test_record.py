@@ -36,7 +36,7 @@ SHOWN = {"kind": "kv_none", "line": "No available memory", "numbers": {"availabl
         (
             record.Failed(2, 61.23456, 0.75049, FAILURE),
             "failed",
-            {"n": 2, "seconds": 61.235, "reaction_seconds": 0.75, "failure": SHOWN, "hints": []},
+            {"n": 2, "seconds": 61.235, "reaction_seconds": 0.75, "failure": SHOWN},
         ),
         (
             record.Failed(1, 1.0, 0.0, Failure(Kind.PORT_IN_USE, line="in use")),
