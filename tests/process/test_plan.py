@@ -120,7 +120,8 @@ def test_what_does_not_fit_ends_with_3_and_what_would(stage: Stage) -> None:
     assert ended.code == 3
     assert "glm-4-9b: does not fit" in ended.out
     assert "allow quantized weights" in ended.out
-    assert "use 2 such cards with --gpus 2" in ended.out
+    assert "serve ModelCloud/glm-4-9b-chat-gptq-4bit instead: 6.27 GiB of gptq weights" in ended.out
+    assert "use a card with 19 GiB" in ended.out
 
 
 def test_the_emptiest_card_is_planned_for(stage: Stage) -> None:
