@@ -244,10 +244,10 @@ def _refusal(call: list[dict[str, Any]]) -> str:
     try:
         grammar = importlib.import_module("xgrammar").Grammar
         grammar.from_structural_tag(_tag({"type": "sequence", "elements": call}))
-    except (ImportError, AttributeError, TypeError):
-        return ""  # it is not there, or is called in another way
-    except Exception as error:
+    except (RuntimeError, ValueError) as error:
         return _PLACE.sub("", str(error)).strip()
+    except Exception:
+        return ""  # it is not there, or is called in another way
     return ""
 
 

@@ -111,8 +111,9 @@ def make_vllm(package: str, *, engine_based: bool) -> ModuleType:
 
 @pytest.fixture
 def modules() -> Iterator[None]:
-    """Give the modules back that a test replaces."""
+    """Give the modules back that a test replaces; a real xgrammar, and numpy with it, must not be loaded twice."""
     before = dict(sys.modules)
+    sys.modules["xgrammar"] = None  # type: ignore[assignment]  # as where it is not installed
     for name in [name for name in sys.modules if name.split(".")[0] == "vllm"]:
         del sys.modules[name]
     yield
