@@ -62,11 +62,11 @@ _AUTHORIZATION = Look(
     re.IGNORECASE,
 )
 _BEGIN = r"-----BEGIN (?:[A-Z0-9]+ ){0,3}PRIVATE KEY(?: BLOCK)?-----"
-_NEWLINE = r"(?:\r?\n|\r|\\+r|\\+n)"
+_NEWLINE = r"(?:\r?\n|\r(?!\n)|\\+r|\\+n)"  # each end of a line in one way only: two are exponential
 _COLOUR = r"(?:\x1b\[[0-9;]{0,8}m){0,3}"
 _KEY_LINE = (
     rf"{_NEWLINE}(?:{_COLOUR}\([^()\n]{{1,80}}\){_COLOUR} )?"  # vLLM says before each line which process speaks
-    rf"""(?:[A-Za-z0-9+/=]+[ \t]*(?={_NEWLINE}|\Z|-----|\\*['"])|(?:Proc-Type|DEK-Info): [^\n\\]*|(?={_NEWLINE}))"""
+    rf"""(?:[A-Za-z0-9+/=]+[ \t]*(?={_NEWLINE}|\Z|-----|\\*['"])|(?:Proc-Type|DEK-Info): [^\r\n\\]*|(?={_NEWLINE}))"""
 )
 _KEY = Look(
     ("PRIVATE KEY",),

@@ -108,6 +108,17 @@ def test_a_key_whose_end_is_to_come_is_known_by_its_beginning(block: str, begin:
     assert open_key(block.encode()) == (len(block) if begin is None else begin)
 
 
+def test_a_key_that_is_not_whole_is_seen_at_once_however_its_lines_end() -> None:
+    """Twenty lines that ended in CRLF took 26 s, each two more four times as long, and the engine's pipe was full."""
+    began = time.process_time()
+    for end in ("\r\n", "\n", "\r", "\\r\\n"):
+        body = end.join([BEGIN, "Proc-Type: 4,ENCRYPTED", *["MIIEpAIBAAKCAQEA0123456789abcdef"] * 60])
+        assert open_key(body.encode()) == 0
+        assert open_key(f"{body}{end}{END}{end}".encode()) != 0
+        open_key((BEGIN + f"{end}DEK-Info: a" * 60 + "x-").encode())
+    assert time.process_time() - began < 1.0
+
+
 @pytest.mark.parametrize(
     "line",
     [
