@@ -175,8 +175,8 @@ def _climb(run: Run, aim: ToClimb, now: float) -> Move:
 
 
 def _served_before(run: Run, aim: ToClimb) -> bool:
-    """Whether settings that served can be gone back to where memory ran out and nothing else is left."""
-    return aim.served or (aim.suspect.failure.memory and run.fallback is not None)
+    """Whether there are settings that served and can be gone back to where nothing else is left."""
+    return aim.served or run.fallback is not None
 
 
 def _unanswered(run: Run, aim: ToClimb, answer: Exhausted, now: float) -> Move:

@@ -112,6 +112,18 @@ def test_where_something_is_safer_it_comes_first() -> None:
     assert state.run.fallback.settings == Settings(0.9, 8192)
 
 
+@pytest.mark.parametrize("kind", [Kind.OTHER_CRASH, Kind.UNKNOWN, Kind.CONFIG_ERROR, Kind.MODEL_NOT_FOUND])
+def test_safer_settings_that_fail_of_something_else_lead_back_too(kind: Kind) -> None:
+    """A hub that was away for a moment ended a service that had only run out of memory."""
+    state, _ = went(service(Settings(0.9, 8192), frozenset({"max_model_len"})), *died(1))
+    assert isinstance(state, Starting)
+    state, _ = went(state, *died(2, Failure(kind, line="x")))
+    assert isinstance(state, Backoff)
+    state, _ = went(state, DeadlineReached())
+    assert isinstance(state, Starting)
+    assert state.run.climb.settings == Settings(0.9, 8192)
+
+
 def test_where_the_safer_settings_do_not_come_up_those_that_served_are_started_again() -> None:
     """A share that had to give way left too little for a pinned context: once the service ended with exit code 3."""
     free = frozenset({"gpu_memory_utilization"})
