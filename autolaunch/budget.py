@@ -55,15 +55,23 @@ class Budget:
     loading: Term = NOTHING
     trial: Term = NOTHING
     total_basis: Basis = Basis.EXACT
+    share_bytes: int | None = None
+
+    @property
+    def checked_bytes(self) -> int:
+        """What a V1 engine demands to be free before it loads anything: its share, also where the cache is sized."""
+        return self.requested_bytes if self.share_bytes is None else self.share_bytes
 
 
 def with_pool(budget: Budget, pool_bytes: int) -> Budget:
     """Return the budget of a start whose KV cache the user sized, in bytes per GPU; the request is the sum of all.
 
-    --kv-cache-memory-bytes takes the place of the share: the engine makes a cache of this size whatever is free.
+    --kv-cache-memory-bytes takes the place of the share: the engine makes a cache of this size whatever is free. It
+    looks for the share all the same when it begins (vllm/v1/worker/utils.py, request_memory).
     """
     charged = budget.weights.bytes + budget.non_torch.bytes + budget.activation.bytes + budget.cudagraph.bytes
-    return replace(budget, requested_bytes=charged + pool_bytes, kv_cache=exact(pool_bytes))
+    share = budget.requested_bytes
+    return replace(budget, requested_bytes=charged + pool_bytes, share_bytes=share, kv_cache=exact(pool_bytes))
 
 
 def predict(demand: Demand) -> Budget | None:

@@ -122,7 +122,7 @@ def _refusals(budget: Budget, need: Need, view: View) -> Iterator[Kind]:
     free = free_to_engine(budget, view)
     pool, requested = view.left(budget.kv_cache), budget.requested_bytes
     held = view.of(budget.weights) + view.of(budget.non_torch)
-    if need.checks_free and requested > free:
+    if need.checks_free and budget.checked_bytes > free:
         yield Kind.FREE_MEMORY_LOW
     if max(view.of(budget.loading), view.of(budget.weights)) > free:
         yield Kind.WEIGHTS_OOM
@@ -166,7 +166,7 @@ def _numbers(kind: Kind, budget: Budget, need: Need) -> dict[str, float]:
         return _rounded(num_seqs=need.states(pool) if need.states else 0)
     figures = {"free_gib": free, "total_gib": total}
     if kind is Kind.FREE_MEMORY_LOW:
-        requested = budget.requested_bytes
+        requested = budget.checked_bytes
         figures |= {"requested_gib": requested / GIB, "utilization": requested / budget.total_bytes}
     elif kind is Kind.WEIGHTS_OOM:
         figures["weights_gib"] = budget.weights.gib

@@ -18,13 +18,14 @@ from dataclasses import fields, replace
 from typing import Any
 
 from autolaunch.candidates import Question, predicted, refused, top_share
+from autolaunch.case import RAISING
 from autolaunch.climb import Step
 from autolaunch.comeback import QUIET_S, comeback, ran_out
 from autolaunch.facts import GIB
 from autolaunch.ladder import next_step
 from autolaunch.past import SLACK, Outcome, Past, came_up, refusal
 from autolaunch.planner import Plan, plan
-from autolaunch.settings import AUTO, Settings
+from autolaunch.settings import AUTO, Settings, changes
 from autolaunch.share import down, free_cap
 
 WORTH_A_STEP = 1.03
@@ -60,12 +61,10 @@ def _only_way(question: Question, *, now: float) -> Plan | None:
 def _recalled(question: Question, *, now: float) -> Plan:
     fresh = plan(question)
     situation = question.situation
-    announced = _announced(question, fresh)
-    if announced is not None and fresh.fits is not False:
-        return announced
     earlier = came_up(question.past, wish=question.wish, engine_version=situation.engine.version)
     if earlier is None:
-        return fresh
+        announced = None if fresh.fits is False else _announced(question, fresh)
+        return announced or fresh
     earlier = replace(earlier, settings=_same_bytes(question, earlier))
     gained = _gained(question, earlier)
     if (gained > 0 or _other_release(question, earlier)) and _is_step_up(question, fresh, earlier):
@@ -84,8 +83,8 @@ def _recalled(question: Question, *, now: float) -> Plan:
 def _announced(question: Question, fresh: Plan) -> Plan | None:
     """Return the step that the last start announced when it failed, where a card shares the host's memory.
 
-    No start follows there in the same run. A fresh plan may ask for more than what has just run out of memory, and
-    that may hang the host.
+    Only where nothing ever came up. No start follows there in the same run. A fresh plan may ask for more than what has
+    just run out of memory, and that may hang the host.
     """
     situation = question.situation
     last = next((outcome for outcome in question.past.outcomes if outcome.wish == question.wish), None)
@@ -99,9 +98,14 @@ def _announced(question: Question, fresh: Plan) -> Plan | None:
     if not isinstance(step, Step):
         return None
     settings, most = step.climb.settings, fresh.settings.gpu_memory_utilization
-    if most is not None and (settings.gpu_memory_utilization or 1.0) > most:
-        settings = settings.changed(gpu_memory_utilization=most)  # less is free than then
-    why = f"the last start ended with {last.failure.kind}; {step.rung}: {', '.join(map(str, step.changes))}"
+    if most is not None and (settings.gpu_memory_utilization or 1.0) > most:  # less is free than then
+        if last.failure.kind in RAISING:
+            return None  # the step was for a share that is not there any more
+        settings = settings.changed(gpu_memory_utilization=most)
+        if settings in tried or refused(question, settings):
+            return None
+    made = ", ".join(map(str, changes(last.settings, settings))) or step.why
+    why = f"the last start ended with {last.failure.kind}; {step.rung}: {made}"
     context = settings.max_model_len if isinstance(settings.max_model_len, int) else None
     budget = predicted(question, settings)
     if budget is not None and budget.kv_cache.high <= 0:

@@ -18,6 +18,7 @@ from autolaunch.more_memory import held_by, more_memory, named, would_do
 from autolaunch.planner import Plan, plan
 from autolaunch.rungs import NATIVE_FP8
 from autolaunch.settings import flag
+from autolaunch.share import down
 from autolaunch.sizes import gib
 from autolaunch.strategy import QUANTIZE_METHODS, Rung
 
@@ -91,6 +92,12 @@ def _beyond_free(question: Question, nearest: Candidate) -> str:
     """Say that a share of the user's is more than the engine will find free, "" where it is not: the rest may fit."""
     budget, share = nearest.budget, question.climb.settings.gpu_memory_utilization
     free = free_to_engine(budget, View.LIKELY)
+    if question.pool_bytes is not None and not question.situation.engine.is_v0 and budget.checked_bytes > free:
+        asked, most = budget.checked_bytes, down(max(0, free) / budget.total_bytes)
+        return (
+            f"vLLM looks for a share of {asked / budget.total_bytes:.3g} ({gib(asked)}) when it begins, beside your "
+            f"--kv-cache-memory-bytes too; {_free(question)}: give --gpu-memory-utilization {most:g} with it"
+        )
     if "gpu_memory_utilization" not in question.climb.pins or share is None or question.situation.engine.is_v0:
         return ""
     if budget.requested_bytes <= free:

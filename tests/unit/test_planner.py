@@ -620,6 +620,21 @@ def test_a_failure_of_something_else_announces_nothing(more: dict[str, Any]) -> 
     assert "the last start ended" not in " ".join(recall(usual, now=0.0).why), "there the ladder went on by itself"
 
 
+def test_what_came_up_there_goes_before_what_was_announced() -> None:
+    first = recall(ask(SHARED), now=0.0).settings
+    served = came_up(Settings(0.25, 4096, 8), SHARED)
+    question = ask(SHARED, past=Past((ended(SHARED, first), served)))
+    assert recall(question, now=0.0).settings == served.settings
+
+
+def test_a_step_for_a_share_that_is_gone_is_not_started() -> None:
+    """After too little at 0.6 the next start had less still, and the length that was for 0.6."""
+    wide = replace(SHARED, device=replace(GB10, free_bytes=100 * GIB))
+    few = replace(ended(wide, Settings(0.6, AUTO)), failure=Failure(Kind.KV_NONE, numbers={"available_kv_gib": -0.5}))
+    question = ask(SHARED, past=Past((few,)))
+    assert recall(question, now=0.0) == plan(question)
+
+
 # A cache that the user sized
 
 
@@ -647,6 +662,20 @@ def test_a_cache_of_the_users_size_that_does_not_fit_is_told_so() -> None:
     assert ways[0] == "leave --kv-cache-memory-bytes (9.00 GiB) to the engine"
     why, _ = shortfall(sized(1 << 20, situation(40.0)))
     assert why == "0.02 GiB for 512 tokens of context do not fit into your --kv-cache-memory-bytes of 0.00 GiB"
+
+
+@pytest.mark.parametrize(("version", "fits"), [("0.24.0", False), ("0.6.6", True)])
+def test_the_share_must_be_free_beside_a_cache_of_the_users_size_too(version: str, fits: bool) -> None:
+    """vLLM looks for 0.92 of the card when it begins; releases before 0.8 do not."""
+    there = situation(24.0, 20.8, version=version)
+    question = sized(GIB, there)
+    assert plan(question).fits is fits
+    if not fits:
+        why, _ = shortfall(question)
+        assert why.startswith(
+            "vLLM looks for a share of 0.92 (22.08 GiB) when it begins, beside your --kv-cache-memory"
+        )
+        assert why.endswith("20.80 GiB of 24.00 GiB are free: give --gpu-memory-utilization 0.85 with it")
 
 
 def test_a_host_that_grew_is_asked_for_as_many_bytes() -> None:
