@@ -189,6 +189,16 @@ def walk(tokens: Sequence[str]) -> Iterator[tuple[int, int, Given]]:
         yield begin, index, Given(options.canonical(token), values, tuple(tokens[begin:index]))
 
 
+def with_all_values(tokens: Sequence[str]) -> tuple[Given, ...]:
+    """Return the options of tokens that hold nothing else: one that no release knows has every word behind it."""
+    found = list(walk(tokens))
+    ends = (*(begin for begin, _, _ in found[1:]), len(tokens))
+    return tuple(
+        Given(option.name, (*option.values, *tokens[end:following]), tuple(tokens[begin:following]))
+        for (begin, end, option), following in zip(found, ends, strict=False)
+    )
+
+
 def less(tokens: Sequence[str], name: str) -> tuple[str, ...]:
     """Return engine tokens without an option, however often it is given."""
     kept = list(tokens)

@@ -201,14 +201,6 @@ def hides(entry: Entry) -> bool:
     return bool(entry.file) and "/" not in entry.name and entry.name in shipped().names
 
 
-def find_name(name: str | None, known: Known | None = None) -> str | None:
-    """Return the name under which a model's starts are remembered: an alias for its other short names, else itself."""
-    if name is None or "/" in name:
-        return name
-    named = (known or shipped()).names.get(name.lower())
-    return named.alias if named else name
-
-
 def _spelled(name: str, known: Known) -> str:
     """Return a known name as it is written, which matters to a hub."""
     named = known.names[name]

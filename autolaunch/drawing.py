@@ -36,10 +36,13 @@ class Part:
     known: str
 
 
-def parts(budget: Budget, kind: DeviceKind = DeviceKind.CUDA, *, held_known: str = "measured") -> tuple[Part, ...]:
+def parts(
+    budget: Budget, kind: DeviceKind = DeviceKind.CUDA, *, held_known: str = "measured", fits: bool | None = False
+) -> tuple[Part, ...]:
     """Return where a card's (or a host's) memory goes; the sizes add up to its total where the plan fits.
 
-    `held_known` says how it is known what others hold.
+    `held_known` says how it is known what others hold. Where the plan `fits`, nothing of it is missing: an engine
+    before 0.8 may ask for more than is free.
     """
     cpu = kind is DeviceKind.CPU
     free = budget.total_bytes if budget.free_bytes is None else budget.free_bytes
@@ -52,7 +55,7 @@ def parts(budget: Budget, kind: DeviceKind = DeviceKind.CUDA, *, held_known: str
             "worker's own" if cpu else "outside PyTorch", budget.non_torch.bytes, "▚", "cyan", _known(budget.non_torch)
         ),
         Part("CUDA graphs", budget.cudagraph.bytes, "▒", "yellow", _known(budget.cudagraph)),
-        *_cache(budget, lacking=max(0, -rest)),
+        *_cache(budget, lacking=max(0, -rest) if fits is False else 0),
         Part("server's own" if cpu else "CUDA context", budget.outside.bytes, "x", "red", _known(budget.outside)),
         Part("held by others", held, "#", "red", held_known),
         Part("left free", max(0, rest), "·", "dim", ""),
@@ -103,7 +106,7 @@ def draw(ready: Prepared, *, command: str, closest: Sequence[str] = (), width: i
     budget = ready.plan.budget
     if budget is not None:
         known = "measured" if ready.placement.names else "as given"
-        _memory(console, parts(budget, ready.situation.device.kind, held_known=known))
+        _memory(console, parts(budget, ready.situation.device.kind, held_known=known, fits=ready.plan.fits))
     for name, text in _rows(ready, command, closest):
         console.print(f"  [bold]{name:<9}[/bold]" if name else " " * 11, end="")
         console.print(text, markup=False)

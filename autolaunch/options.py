@@ -180,19 +180,19 @@ def for_engine(asked: Asked, options: Options, installation: Installation) -> As
     engine = installation.engine
     if not options.try_anyway:
         _refuse_ancient(engine.version)
-    asked = _of_release(asked, version=engine.version)
+    asked = _of_release(asked, options, version=engine.version)
     _refuse_misfit(asked, options, version=engine.version)
     return speaking(_spelled_for(asked, engine, lenient=options.try_anyway), installation)
 
 
-def _of_release(asked: Asked, *, version: str | None) -> Asked:
+def _of_release(asked: Asked, options: Options, *, version: str | None) -> Asked:
     """Return what is asked with the form of its model that an older vLLM takes, and what has to be said of it."""
     entry = before(asked.entry, version, asked.known)
     if entry is asked.entry:
         return replace(asked, said=(*asked.said, *_notices(entry, asked.wish)))
     taken = f"{misfit(asked.entry, version)}: {entry.model} is taken"
-    if asked.modelscope:
-        entry = taken_from_modelscope(entry)
+    entry = as_published(entry) if options.as_published else entry
+    entry = taken_from_modelscope(entry) if asked.modelscope else entry
     wish = make_wish(entry, asked.wish.engine_args, asked.wish.limits, environment=os.environ)
     return replace(asked, wish=wish, entry=entry, said=(*asked.said, *_notices(entry, wish), taken))
 

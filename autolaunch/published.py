@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
-from autolaunch.arguments import Given, given
+from autolaunch.arguments import Given, with_all_values
 from autolaunch.catalog import shipped
 from autolaunch.checkpoint_files import configuration_of, template_of
 from autolaunch.dialect import names_for
@@ -36,10 +36,10 @@ def as_published(entry: Entry) -> Entry:
     """
     vision = _sees(entry)
     known: Facts = {} if entry.file else _facts(entry, vision=vision)
-    own = given(entry.engine_args)
+    own = with_all_values(entry.engine_args)
     names = VISION if vision else names_for(NAMES)
     served = next((option.values for option in own if option.name == "served-model-name"), (entry.name, entry.model))
-    words = (*_words(own), *_words(given(known.get("engine_args", ())), beside=own))
+    words = (*_words(own), *_words(with_all_values(known.get("engine_args", ())), beside=own))
     return replace(
         entry,
         engine_args=("--served-model-name", *dict.fromkeys((*names, *served)), *words),

@@ -44,11 +44,11 @@ _RANDOM = (
 _BEHIND_A_WEAK_NAME = re.compile(rf"((?:key|signature|sig)\b{_BEHIND}){_RANDOM}(?![\w.-])", re.IGNORECASE)
 """Of names that are rarely a secret's only what looks like chance is hidden: key_value= and such stay."""
 _HARMLESS_KEY = re.compile(
-    r"(?:cache|hash|graph|compile|aot|fx|block|sort|group|public|primary|foreign|partition)[-_]?\Z", re.IGNORECASE
+    r"(?:cache|hash|graph|compile|aot|fx|block|sort|group|public|primary|foreign|partition)[-_ ]?\Z", re.IGNORECASE
 )
 _COOKIE = re.compile(rf"(\bcookie{_BEHIND})(?!\*\*\*)[^'\"\n]+", re.IGNORECASE)
 _CURL_USER = re.compile(
-    r"""(\bcurl\b[^\n]{0,200}?\s(?:-u|--user|--proxy-user)[\s=]?(?P<quote>['"])?[^\s:'"]{0,80}:)"""
+    r"""(\bcurl\b[^\n|;]{0,200}?\s(?:-u|--user|--proxy-user)[\s=]?(?P<quote>['"])?[^\s:'"]{0,80}:)"""
     r"""(?(quote)[^'"\n]+|[^\s'"]+)"""
 )
 _PLACE = re.compile(r"_(?:FILE|PATH|DIR)$", re.IGNORECASE)

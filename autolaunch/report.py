@@ -56,7 +56,7 @@ def _shown(text: str, hidden: Sequence[str]) -> str:
     """Return text without secrets and without the name of the user's own folder."""
     shown, home = scrub(text, hidden), os.path.expanduser("~")  # noqa: PTH111 - Path.home() raises where there is none
     named = len(home) > 1 and home != "~"
-    return re.sub(rf"{re.escape(home)}(?![\w-]|\.\w)", "~", shown) if named else shown
+    return re.sub(rf"(?<![\w.-]){re.escape(home)}(?![\w-]|\.\w)", "~", shown) if named else shown
 
 
 def _of_run(state: Path, run: Path) -> Iterator[Piece]:

@@ -28,7 +28,7 @@ SIGNALS = {
 def early_exit(failure: Failure, code: int) -> Failure:
     """Return what an exit before readiness means; one with 0 is a failure as well."""
     if failure.kind not in (Kind.OK, Kind.UNKNOWN):
-        return failure
+        return _with_line(failure, code)
     line = failure.line or f"the engine {ended(code)} before it was ready and named no cause"
     return replace(failure, kind=Kind.UNKNOWN, line=line)
 
@@ -42,8 +42,13 @@ def died_in_service(failure: Failure, code: int) -> Failure:
     if failure.kind is Kind.HOST_OOM:
         return short_of_host_memory(failure, f"it {ended(code)}")
     if failure.kind not in (Kind.OK, Kind.UNKNOWN):
-        return failure
+        return _with_line(failure, code)
     return Failure(Kind.UNKNOWN, line=f"the engine {ended(code)} in service and named no cause", phase=Phase.SERVING)
+
+
+def _with_line(failure: Failure, code: int) -> Failure:
+    """Return a failure that the exit alone tells of (a signal) with a line that says so."""
+    return failure if failure.line else replace(failure, line=f"the engine {ended(code)}")
 
 
 def short_of_host_memory(failure: Failure, otherwise: str = "") -> Failure:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from autolaunch.arguments import Given, given, walk
+from autolaunch.arguments import Given, given, walk, with_all_values
 from autolaunch.case import Limits
 from autolaunch.entry import Entry
 from autolaunch.errors import WishError
@@ -133,7 +133,9 @@ def blamed(entry: Entry) -> Iterator[None]:
 def _kept(entry: Entry, typed: Sequence[Given]) -> tuple[Given, ...]:
     """Return the entry's own options but for those that the user gives, or takes back with `--no-`."""
     named = {option.name.removeprefix("no-") for option in typed}
-    return tuple(option for option in given(entry.engine_args) if option.name.removeprefix("no-") not in named)
+    return tuple(
+        option for option in with_all_values(entry.engine_args) if option.name.removeprefix("no-") not in named
+    )
 
 
 def model_from(engine_args: Sequence[str]) -> tuple[str | None, tuple[str, ...]]:

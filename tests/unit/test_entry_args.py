@@ -59,6 +59,19 @@ def test_the_file_pins_places_and_locks_as_typed_words_do(tmp_path: Path) -> Non
     assert (wish.entry_args, wish.engine_args) == (("--served-model-name", "q", *words), ())
 
 
+def test_every_word_behind_an_option_of_a_plugin_reaches_the_engine(tmp_path: Path) -> None:
+    words = ("--my-plugin", "a", "b", "--seed", "1")
+    assert asked(file_of(tmp_path, *words), version=None).wish.entry_args == ("--served-model-name", "q", *words)
+
+
+def test_the_older_form_of_a_model_is_served_as_the_script_did_too(tmp_path: Path) -> None:
+    file = tmp_path / "u.toml"
+    file.write_text("[own]\nmodel = 'x/y'\nsince = '0.20'\nbefore = 'old'\n[old]\nmodel = 'x/z'\n", encoding="utf-8")
+    options = Options(models=file, as_published=True)
+    made = for_engine(ask("own", (), options), options, Installation(("vllm", "serve"), Engine("0.11.0")))
+    assert made.wish.served_names[:3] == ("glm-4", "glm-4-9b", "glm-4-9b-chat")
+
+
 def test_what_is_typed_goes_before_the_file(tmp_path: Path) -> None:
     file = file_of(tmp_path, "--max-model-len", "4096", "--port", "9000", "--enforce-eager", "--seed", "1")
     wish = asked(file, "--max-model-len", "8192", "--port", "9001", "--no-enforce-eager").wish

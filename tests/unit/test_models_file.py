@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from autolaunch.catalog import before, catalog, find_model, find_name, hides, load_models, shipped
+from autolaunch.catalog import before, catalog, find_model, hides, load_models, shipped
 from autolaunch.cli import cli, main
 from autolaunch.cli_options import own_options
 from autolaunch.entry import Entry, misfit
@@ -122,9 +122,6 @@ def test_an_own_name_that_is_new_hides_nothing(tmp_path: Path) -> None:
     known = load_models(own(tmp_path, '[new]\nmodel = "org/m"'))
     assert not hides(find_model("new", known))
     assert find_model("phi-4", known) == catalog()["phi-4"]
-    assert (find_name("new", known), find_name("GLM-4-9b-chat", known), find_name("x", known)) == (
-        "new", "glm-4-9b", "x"
-    )  # fmt: skip
 
 
 def test_a_typo_finds_the_users_own_names_too(tmp_path: Path) -> None:

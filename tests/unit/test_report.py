@@ -209,6 +209,8 @@ def test_of_many_attempts_the_newest_and_the_failed_one_are_taken(run: Path) -> 
         ("KeyError: 'model.layers.0.self_attn.qkv_proj.weight'", None),
         ("unexpected key: model_layers_10_self_attn", None),
         ("public_key=0123456789abcdef0123456789abcdef", None),
+        ("compile cache hash key: 9f86d081884c7d659a2feaa0c55ad015", None),
+        ("curl -s http://h/x | sort -u a:b", None),
         ("signature: (self, x: int = 3) -> Tensor", None),
         ("hf_overrides={}, hf_config_path=None, hf_token=None, hf_transformers", None),
     ],
@@ -245,11 +247,13 @@ def test_the_users_own_folder_is_not_named(run: Path, monkeypatch: pytest.Monkey
         "in /home/somebody/models and /home/somebodyelse\n"
         "HOME=/home/somebody, VLLM_HOME_X='/home/somebody' /home/somebody.\n"
         "/home/somebody-2 /home/somebody.old /home/somebody:/x\n"
+        "/mnt/home/somebody/x\n"
     )
     assert gathered(run) == {
         "attempt-1.log": "in ~/models and /home/somebodyelse\n"
         "HOME=~, VLLM_HOME_X='~' ~.\n"
         "/home/somebody-2 /home/somebody.old ~:/x\n"
+        "/mnt/home/somebody/x\n"
     }
 
 

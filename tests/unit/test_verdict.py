@@ -11,6 +11,14 @@ from autolaunch.figures import Effective
 from autolaunch.verdict import died_in_service, early_exit, ended, exit_code_of, summary
 
 
+def test_a_signal_alone_is_named_in_the_line() -> None:
+    """SIGSEGV in service was told as other_crash, and nothing behind it."""
+    crash = Failure(Kind.OTHER_CRASH, phase=Phase.SERVING)
+    assert died_in_service(crash, -11).line == "the engine was killed by SIGSEGV"
+    assert early_exit(Failure(Kind.HOST_OOM), -9).line == "the engine was killed by SIGKILL"
+    assert early_exit(Failure(Kind.OTHER_CRASH, line="its own"), -11).line == "its own"
+
+
 @pytest.mark.parametrize("kind", Kind)
 def test_an_exit_with_a_known_cause_keeps_it(kind: Kind) -> None:
     failure = Failure(kind, line="the cause")
