@@ -64,7 +64,7 @@ def entry_of(alias: str, facts: Mapping[str, Any], *, called: str = "", file: st
     model = facts["model"]
     known = configuration.read(facts.get("config", {}))
     dialect, words = facts.get("dialect", ""), facts.get("engine_args", ())
-    named = any(option.name == "served-model-name" for option in given(words))
+    named = _give(words, "served-model-name")
     names = names_for(dialect, called or alias, alias, *((model,) if dialect else ()))
     return Entry(
         name=alias,
@@ -99,7 +99,11 @@ def entry_of(alias: str, facts: Mapping[str, Any], *, called: str = "", file: st
 
 def runs_code(words: Iterable[str]) -> bool:
     """Whether engine options let a model's own code run."""
-    return any(option.name == REMOTE_CODE.removeprefix("--") for option in given(words))
+    return _give(words, REMOTE_CODE.removeprefix("--"))
+
+
+def _give(words: Iterable[str], name: str) -> bool:
+    return any(option.name == name for option in given(words))
 
 
 def _weights(facts: Mapping[str, Any]) -> Weights:
@@ -149,7 +153,7 @@ def taken_from_modelscope(entry: Entry) -> Entry:
         return entry
     found = entry.modelscope or entry.model
     named = entry.engine_args
-    if not any(option.name == "served-model-name" for option in given(named)) and found != entry.name:
+    if not _give(named, "served-model-name") and found != entry.name:
         named = ("--served-model-name", entry.name, found, *named)
     return replace(entry, model=found, variants=entry.on_modelscope, engine_args=named)
 

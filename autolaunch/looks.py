@@ -92,6 +92,11 @@ def hide_looks(text: str) -> str:
     return text
 
 
+def may_begin_key(line: bytes) -> bool:
+    """Whether a line may hold the beginning of a private key, whose end is in a later one."""
+    return _KEY.may_be_in_bytes(line)
+
+
 def is_suspicious(line: bytes) -> bool:
     """Whether a line holds what looks like a secret, or begins a key; the same for every line of its shape."""
     if _ANY_NEEDLE.search(line) is None:

@@ -10,7 +10,7 @@ import json
 import re
 from collections.abc import Callable, Iterable
 
-from autolaunch.looks import LONGEST_BYTES, STARS, hide_looks_in_bytes, is_suspicious, open_key
+from autolaunch.looks import LONGEST_BYTES, STARS, hide_looks_in_bytes, is_suspicious, may_begin_key, open_key
 from autolaunch.redaction import Secrets, behind_its_name
 
 LONG_LINE_BYTES = 1 << 16
@@ -102,7 +102,7 @@ class Veil:
         if not suspects:
             return block, b""
         begin = open_key(block)
-        if begin < len(block) or any(b"PRIVATE KEY" in shape for shape in suspects):
+        if begin < len(block) or any(map(may_begin_key, suspects)):
             return hide_looks_in_bytes(block[:begin]), block[begin:]
         hidden = (
             hide_looks_in_bytes(line) if shape in suspects else line
